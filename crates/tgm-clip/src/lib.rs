@@ -1,0 +1,2 @@
+//! tgm-clip
+#![deny(missing_docs)]

@@ -1,0 +1,2 @@
+//! tgm-contrastive
+#![deny(missing_docs)]

@@ -1,0 +1,2 @@
+//! tgm-data
+#![deny(missing_docs)]

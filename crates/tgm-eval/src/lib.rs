@@ -1,0 +1,2 @@
+//! tgm-eval
+#![deny(missing_docs)]

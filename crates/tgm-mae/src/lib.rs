@@ -1,0 +1,2 @@
+//! tgm-mae
+#![deny(missing_docs)]

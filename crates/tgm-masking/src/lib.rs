@@ -1,0 +1,2 @@
+//! tgm-masking
+#![deny(missing_docs)]

@@ -1,0 +1,2 @@
+//! tgm-ops
+#![deny(missing_docs)]

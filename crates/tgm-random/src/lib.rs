@@ -1,0 +1,2 @@
+//! tgm-random
+#![deny(missing_docs)]

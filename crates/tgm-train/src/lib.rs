@@ -1,0 +1,2 @@
+//! tgm-train
+#![deny(missing_docs)]

@@ -1,0 +1,2 @@
+//! tgm-video
+#![deny(missing_docs)]
