@@ -1,0 +1,77 @@
+//! Which crates must stay free of the heavy dependencies, so that each can be used on its own.
+
+use std::fs;
+
+use crate::command::{Failure, Result, cargo, output, root};
+
+const HEAVY: &[&str] = &["candle", "ffmpeg", "video-rs"];
+const CANDLE: &[&str] = &["candle"];
+const FFMPEG: &[&str] = &["ffmpeg", "video-rs"];
+
+/// A crate, and the beginnings of the package names that must not appear anywhere below it.
+const FREE_OF: &[(&str, &[&str])] = &[
+    ("xtask", HEAVY),
+    ("tgm-random", HEAVY),
+    ("tgm-masking", HEAVY),
+    ("tgm-video", CANDLE),
+    ("tgm-ops", FFMPEG),
+    ("tgm-mae", FFMPEG),
+    ("tgm-contrastive", FFMPEG),
+    ("tgm-clip", FFMPEG),
+];
+
+/// Checks the dependencies of every crate above.
+pub fn layers() -> Result {
+    for (package, forbidden) in FREE_OF {
+        let tree =
+            output(&mut cargo(["tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none"]))?;
+        if let Some(found) = first_of(&tree, forbidden) {
+            return Err(Failure::new(format!(
+                "{package} must not depend on {found}; see `cargo tree -p {package} -e normal -i {found}`"
+            )));
+        }
+    }
+    println!("layers: {} crates are free of what they must not depend on", FREE_OF.len());
+    Ok(())
+}
+
+/// The library crates and the trainer: the folders in `crates/`, in order.
+pub fn crates() -> Result<Vec<String>> {
+    let folder = root().join("crates");
+    let entries = fs::read_dir(&folder)
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", folder.display())))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().join("Cargo.toml").is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The first package of the tree (one `name version …` a line) whose name begins with one of `beginnings`.
+fn first_of<'a>(tree: &'a str, beginnings: &[&str]) -> Option<&'a str> {
+    let packages = tree.lines().filter_map(|line| line.split_whitespace().next());
+    packages.into_iter().find(|package| beginnings.iter().any(|beginning| package.starts_with(beginning)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TREE: &str = "tgm-video v0.1.0 (crates/tgm-video)\nvideo-rs v0.12.0\nffmpeg-next v9.0.0\n";
+
+    #[test]
+    fn a_forbidden_package_is_found_by_the_beginning_of_its_name() {
+        assert_eq!(first_of(TREE, &["candle", "ffmpeg"]), Some("ffmpeg-next"));
+        assert_eq!(first_of(TREE, CANDLE), None);
+    }
+
+    #[test]
+    fn every_crate_with_a_rule_exists() {
+        let crates = crates().unwrap();
+        for (package, _) in FREE_OF {
+            assert!(*package == "xtask" || crates.iter().any(|name| name == package), "{package}");
+        }
+    }
+}
