@@ -1,2 +1,48 @@
-//! tgm-eval
+//! What a video representation is worth.
+//!
+//! Evaluation starts from features: one vector per clip, computed once by whatever model, and shared by every
+//! protocol ([`knn`], [`linear::logistic`], [`linear::sgd`]). The protocols therefore know neither video nor
+//! network, and their results can be checked against scikit-learn on the same numbers, which the tests do.
+//!
+//! A result never stands alone: [`evaluate`] puts chance, the majority class and a bootstrap interval beside it, keeps
+//! every setting in the report, chooses hyper-parameters on clips held out of *train*, and refuses features that are
+//! not finite, labels that do not fit, and clips that are in both sets. All randomness comes from
+//! [`tgm_random::Streams`] and sums run in a fixed order, so a report can be reproduced to the last digit on any number
+//! of threads.
+//!
+//! ```
+//! use tgm_eval::{Features, Protocol, bootstrap, evaluate, knn};
+//! use tgm_random::Streams;
+//!
+//! // Two classes in the plane: upwards and to the right.
+//! let features = |names: [&str; 4], data: [f32; 8]| {
+//!     Features::new(2, 2, data.to_vec(), vec![0, 0, 1, 1], names.map(String::from).to_vec())
+//! };
+//! let train = features(["a", "b", "c", "d"], [0.1, 1.0, 0.3, 2.0, 1.0, 0.2, 3.0, 0.4])?;
+//! let test = features(["e", "f", "g", "h"], [0.2, 1.5, 0.0, 0.9, 2.0, 0.0, 0.1, 0.2])?;
+//!
+//! let protocol = Protocol::Knn(knn::Settings { k: 1, ..Default::default() });
+//! let result = evaluate(&protocol, &train, &test, bootstrap::Settings::default(), &Streams::new(17))?;
+//!
+//! assert_eq!(result.scores.predictions(), [0, 0, 1, 0]);
+//! assert_eq!(result.report.top1.mean, 0.75);
+//! assert_eq!(result.report.chance, 0.5);
+//! # Ok::<(), tgm_eval::Error>(())
+//! ```
 #![deny(missing_docs)]
+
+pub mod baseline;
+pub mod bootstrap;
+mod dense;
+mod error;
+mod features;
+pub mod knn;
+pub mod linear;
+pub mod metrics;
+mod protocol;
+mod scores;
+
+pub use error::{Error, Result};
+pub use features::Features;
+pub use protocol::{Evaluation, Protocol, ProtocolReport, Report, evaluate};
+pub use scores::Scores;

@@ -1,0 +1,192 @@
+//! How sure a mean over clips is: percentile bootstrap intervals (Efron 1979).
+//!
+//! The clips are what was drawn at random, so clips are resampled. Two models evaluated on the same clips are
+//! compared by [`difference`], which resamples *pairs*: most of the spread is common to both and cancels.
+
+use crate::{Error, Result};
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+/// Settings of the interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Number of resamples. Default 10,000.
+    pub resamples: usize,
+    /// Confidence level, between 0 and 1. Default 0.95.
+    pub level: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { resamples: 10_000, level: 0.95 }
+    }
+}
+
+/// A mean with its confidence interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// The mean of the values themselves.
+    pub mean: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Whether 0 lies outside: for a [`difference`], whether the two are told apart.
+    pub fn excludes_zero(&self) -> bool {
+        self.low > 0.0 || self.high < 0.0
+    }
+}
+
+/// The interval of the mean of one value per clip, such as [`crate::metrics::top_k_hits`].
+///
+/// With several seeds, give each clip its mean over the seeds.
+///
+/// # Errors
+/// [`Error::Empty`] without values, [`Error::NonFinite`] for NaN or infinity, [`Error::Setting`] for no resamples
+/// or a level outside (0, 1).
+pub fn mean(values: &[f64], settings: Settings, rng: &mut impl Rng) -> Result<Interval> {
+    let Settings { resamples, level } = settings;
+    if values.is_empty() {
+        return Err(Error::Empty { what: "bootstrap", missing: "rows" });
+    }
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+        return Err(Error::NonFinite { what: "bootstrap", index, value: values[index] });
+    }
+    if resamples == 0 {
+        return Err(Error::setting("resamples", resamples, "at least one is needed"));
+    }
+    if !(level > 0.0 && level < 1.0) {
+        return Err(Error::setting("level", level, "must lie between 0 and 1"));
+    }
+    let count = values.len();
+    let mut means: Vec<f64> = (0..resamples)
+        .map(|_| (0..count).map(|_| values[rng.random_range(0..count)]).sum::<f64>() / count as f64)
+        .collect();
+    means.sort_unstable_by(f64::total_cmp);
+    let tail = (1.0 - level) / 2.0;
+    Ok(Interval {
+        mean: values.iter().sum::<f64>() / count as f64,
+        low: quantile(&means, tail),
+        high: quantile(&means, 1.0 - tail),
+    })
+}
+
+/// The interval of the mean of `a − b`, both evaluated on the same clips in the same order.
+///
+/// # Errors
+/// [`Error::Length`] if the two differ in length, else as [`mean`].
+pub fn difference(a: &[f64], b: &[f64], settings: Settings, rng: &mut impl Rng) -> Result<Interval> {
+    if a.len() != b.len() {
+        return Err(Error::Length { what: "difference", expected: a.len(), got: b.len() });
+    }
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    mean(&differences, settings, rng)
+}
+
+/// The quantile of sorted values, linear between neighbours (numpy's default).
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let at = q * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tgm_random::Streams;
+
+    fn rng(seed: u64) -> tgm_random::Stream {
+        Streams::new(seed).stream("bootstrap", 0, 0)
+    }
+
+    /// `right` ones and `wrong` zeros.
+    fn hits(right: usize, wrong: usize) -> Vec<f64> {
+        [vec![1.0; right], vec![0.0; wrong]].concat()
+    }
+
+    /// Of 0/1 values the resampled mean is binomial, so the true quantile is known.
+    fn binomial_quantile(n: i32, p: f64, q: f64) -> f64 {
+        let mut probability = (1.0 - p).powi(n);
+        let mut cumulative = probability;
+        let mut k = 0;
+        while cumulative < q {
+            probability *= f64::from(n - k) / f64::from(k + 1) * p / (1.0 - p);
+            k += 1;
+            cumulative += probability;
+        }
+        f64::from(k) / f64::from(n)
+    }
+
+    #[test]
+    fn the_interval_of_an_accuracy_has_the_quantiles_of_the_binomial() {
+        let interval = mean(&hits(38, 12), Settings::default(), &mut rng(1)).unwrap();
+        assert_eq!(interval.mean, 0.76);
+        let step = 0.02 + 1e-9; // one clip of 50: a sampled quantile may fall one step aside
+        assert!((interval.low - binomial_quantile(50, 0.76, 0.025)).abs() <= step, "{interval:?}");
+        assert!((interval.high - binomial_quantile(50, 0.76, 0.975)).abs() <= step, "{interval:?}");
+    }
+
+    #[test]
+    fn more_clips_and_less_confidence_narrow_the_interval() {
+        let width = |values: &[f64], level| {
+            let settings = Settings { level, ..Settings::default() };
+            let interval = mean(values, settings, &mut rng(2)).unwrap();
+            interval.high - interval.low
+        };
+        let few = width(&hits(30, 20), 0.95);
+        let many = width(&hits(480, 320), 0.95);
+        assert!((few / many - 4.0).abs() < 0.5, "16 times the clips: a quarter of the width, {few} {many}");
+        assert!(width(&hits(30, 20), 0.5) < few / 2.0);
+    }
+
+    #[test]
+    fn pairs_tell_apart_what_separate_intervals_cannot() {
+        let a = hits(60, 40);
+        let b = hits(52, 48);
+        let interval = difference(&a, &b, Settings::default(), &mut rng(3)).unwrap();
+        assert!((interval.mean - 0.08).abs() < 1e-12);
+        assert!(interval.excludes_zero(), "{interval:?}");
+        let separate = |values: &[f64]| mean(values, Settings::default(), &mut rng(3)).unwrap();
+        assert!(separate(&a).low < separate(&b).high, "the separate intervals overlap");
+    }
+
+    #[test]
+    fn equal_models_do_not_differ() {
+        let a = hits(3, 4);
+        let interval = difference(&a, &a, Settings::default(), &mut rng(4)).unwrap();
+        assert_eq!(interval, Interval { mean: 0.0, low: 0.0, high: 0.0 });
+        assert!(!interval.excludes_zero());
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_interval_and_another_seed_another() {
+        let values: Vec<f64> = (0..50).map(|i| f64::from(i).sin()).collect();
+        let interval = |seed| mean(&values, Settings::default(), &mut rng(seed)).unwrap();
+        assert_eq!(interval(5), interval(5));
+        assert_ne!(interval(5), interval(6));
+    }
+
+    #[test]
+    fn senseless_input_is_refused() {
+        let settings = Settings::default();
+        assert!(matches!(mean(&[], settings, &mut rng(0)), Err(Error::Empty { .. })));
+        assert!(matches!(mean(&[f64::NAN], settings, &mut rng(0)), Err(Error::NonFinite { .. })));
+        assert!(matches!(difference(&[1.0], &[], settings, &mut rng(0)), Err(Error::Length { .. })));
+        for level in [0.0, 1.0, f64::NAN] {
+            let bad = Settings { level, ..settings };
+            assert!(matches!(mean(&[1.0], bad, &mut rng(0)), Err(Error::Setting { name: "level", .. })));
+        }
+        let none = Settings { resamples: 0, ..settings };
+        assert!(matches!(mean(&[1.0], none, &mut rng(0)), Err(Error::Setting { name: "resamples", .. })));
+    }
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        assert_eq!(quantile(&[0.0, 10.0], 0.25), 2.5);
+        assert_eq!(quantile(&[7.0], 0.975), 7.0);
+    }
+}
