@@ -1,0 +1,115 @@
+//! Packets in, frames out, one after the other.
+
+use video_rs::ffmpeg::codec::decoder;
+use video_rs::ffmpeg::{Error, Packet, frame};
+
+use crate::index::{EntryPoint, FrameIndex, next_packet};
+use crate::probe::Source;
+use crate::{ReadOptions, VideoError, ffi};
+
+/// A decoder and what is on its way into it.
+pub(crate) struct Decoding {
+    decoder: decoder::Video,
+    /// A packet read while seeking.
+    pending: Option<Packet>,
+    /// Every packet was sent; the decoder is giving out the rest.
+    draining: bool,
+    /// Time stamp of the last packet sent.
+    fed: Option<i64>,
+    /// Packets the decoder refused.
+    errors: usize,
+}
+
+/// POSIX `EAGAIN`: the decoder needs another packet first.
+const AGAIN: Error = Error::Other { errno: video_rs::ffmpeg::error::EAGAIN };
+
+/// Errors in a row after which a decoder that is giving out its last frames is left.
+const MAX_DRAIN_ERRORS: usize = 64;
+
+impl Decoding {
+    /// Opens a decoder for a source at its first packet. `reorder` is as for [`ffi::open_decoder`].
+    pub(crate) fn open(source: &Source, options: &ReadOptions, reorder: usize) -> Result<Self, VideoError> {
+        let failed = |error| VideoError::Decoder {
+            path: source.path.clone(),
+            codec: source.codec.name().to_owned(),
+            source: error,
+        };
+        let stream = source.input.stream(source.stream).ok_or_else(|| failed(Error::StreamNotFound))?;
+        let decoder = ffi::open_decoder(&stream, options.motion_vectors, options.max_pixels, reorder)
+            .map_err(failed)?;
+        Ok(Self { decoder, pending: None, draining: false, fed: None, errors: 0 })
+    }
+
+    /// The next frame in the decoder's order; `None` at the end of the file.
+    ///
+    /// Packets that do not decode are counted and passed over, like a damaged end of the file.
+    pub(crate) fn next_frame(&mut self, source: &mut Source) -> Option<frame::Video> {
+        let mut frame = frame::Video::empty();
+        let mut drain_errors = 0;
+        loop {
+            match self.decoder.receive_frame(&mut frame) {
+                Ok(()) => return Some(frame),
+                Err(Error::Eof) => return None,
+                Err(AGAIN) => {}
+                Err(_) => self.errors += 1,
+            }
+            if self.draining {
+                drain_errors += 1;
+                if drain_errors > MAX_DRAIN_ERRORS {
+                    return None;
+                }
+                continue;
+            }
+            match self.pending.take().or_else(|| next_packet(source).ok().flatten()) {
+                Some(packet) => {
+                    self.fed = packet.pts().or(self.fed);
+                    if self.decoder.send_packet(&packet).is_err() {
+                        self.errors += 1;
+                    }
+                }
+                None => {
+                    self.draining = true;
+                    if self.decoder.send_eof().is_err() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves to the packet of `point`, or one before it. False if the demuxer cannot: the position is then unknown.
+    pub(crate) fn seek(&mut self, source: &mut Source, index: &FrameIndex, point: EntryPoint) -> bool {
+        // Some demuxers search by presentation time, some by decoding time, whatever they are given.
+        for time_stamp in [point.pts, point.dts] {
+            self.decoder.flush();
+            (self.pending, self.draining, self.fed) = (None, false, None);
+            if ffi::seek_backward(&mut source.input, source.stream, time_stamp).is_err() {
+                continue;
+            }
+            let Ok(Some(packet)) = next_packet(source) else { continue };
+            let lands = if ffi::is_discarded(&packet) {
+                packet.dts().is_some_and(|dts| dts <= point.dts)
+            } else {
+                packet
+                    .pts()
+                    .and_then(|pts| index.find(pts))
+                    .is_some_and(|frame| index.order(frame) <= point.order)
+            };
+            if lands {
+                self.pending = Some(packet);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Time stamp of the last packet sent since the last seek.
+    pub(crate) fn fed(&self) -> Option<i64> {
+        self.fed
+    }
+
+    /// Packets that did not decode so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors
+    }
+}

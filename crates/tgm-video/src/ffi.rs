@@ -1,0 +1,245 @@
+//! The FFmpeg calls and fields that `ffmpeg-next` does not offer. All `unsafe` of this crate is here.
+//!
+//! Enumerations that come out of a file are read as plain integers: a value this FFmpeg's headers do not list would be
+//! undefined behaviour as a Rust `enum`.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_int};
+use std::path::Path;
+use std::ptr;
+
+use video_rs::ffmpeg::codec::{Context, decoder, threading};
+use video_rs::ffmpeg::format::context::{Input, Output};
+use video_rs::ffmpeg::format::stream::Stream;
+use video_rs::ffmpeg::packet::Ref;
+use video_rs::ffmpeg::software::scaling;
+use video_rs::ffmpeg::{Dictionary, Error, Packet, ffi, frame};
+
+/// Opens a local file for demuxing and reads its stream headers.
+///
+/// Unlike `ffmpeg_next::format::input` this takes any path the system does, never reads it as a URL, never goes to the
+/// network, and holds frames decoded while probing to `max_pixels`.
+pub(crate) fn open_input(path: &Path, max_pixels: u64) -> Result<Input, Error> {
+    let url = file_url(path)?;
+    let mut options = dictionary("protocol_whitelist", "file");
+    let mut context = ptr::null_mut();
+    // SAFETY: `context` is null, so FFmpeg allocates it (and frees it on failure); `url` is a valid C string; `options` is
+    // a dictionary we own, which FFmpeg replaces by the unused entries.
+    let opened = unsafe { ffi::avformat_open_input(&mut context, url.as_ptr(), ptr::null(), &mut options) };
+    free_dictionary(options);
+    check(opened)?;
+    // SAFETY: `avformat_open_input` succeeded, so `context` is a valid demuxer that `Input` frees when it drops.
+    let mut input = unsafe { Input::wrap(context) };
+    find_stream_info(&mut input, max_pixels)?;
+    Ok(input)
+}
+
+fn find_stream_info(input: &mut Input, max_pixels: u64) -> Result<(), Error> {
+    let limit = max_pixels.to_string();
+    let mut options: Vec<_> = (0..input.nb_streams()).map(|_| dictionary("max_pixels", &limit)).collect();
+    // SAFETY: the array has one dictionary per stream, as the function asks; it replaces each by its unused entries.
+    let found = unsafe { ffi::avformat_find_stream_info(input.as_mut_ptr(), options.as_mut_ptr()) };
+    options.into_iter().for_each(free_dictionary);
+    check(found)
+}
+
+/// `file:` in front keeps FFmpeg from taking a colon in a file name for a protocol.
+fn file_url(path: &Path) -> Result<CString, Error> {
+    let mut url = b"file:".to_vec();
+    url.extend_from_slice(path.as_os_str().as_encoded_bytes());
+    CString::new(url).map_err(|_| Error::InvalidData)
+}
+
+/// A dictionary for an FFmpeg call; whoever asks for it frees it with [`free_dictionary`].
+fn dictionary(key: &str, value: &str) -> *mut ffi::AVDictionary {
+    let dictionary: Dictionary<'_> = [(key, value)].into_iter().collect();
+    // SAFETY: only gives up ownership.
+    unsafe { dictionary.disown() }
+}
+
+fn free_dictionary(mut dictionary: *mut ffi::AVDictionary) {
+    // SAFETY: null or a dictionary this module owns; freed once.
+    unsafe { ffi::av_dict_free(&mut dictionary) }
+}
+
+fn check(code: c_int) -> Result<(), Error> {
+    if code < 0 { Err(Error::from(code)) } else { Ok(()) }
+}
+
+/// What the container says about one stream.
+pub(crate) struct StreamFacts {
+    pub width: u32,
+    pub height: u32,
+    pub pixel_format: String,
+    /// Frame fields are stored apart, or it is not known.
+    pub interlaced: bool,
+    pub attached_picture: bool,
+    pub extradata: Vec<u8>,
+    /// Rows (a, b), (c, d) of the display matrix in 16.16 fixed point: displayed x is `a*x + c*y`.
+    pub display_matrix: Option<[i32; 4]>,
+    /// Packets that the container's own index lists so far.
+    pub index_entries: usize,
+}
+
+/// Reads [`StreamFacts`].
+pub(crate) fn stream_facts(stream: &Stream<'_>) -> StreamFacts {
+    // SAFETY: the stream and its parameters live as long as the input that `stream` borrows; fields that hold enumerations are
+    // read through integer pointers; `extradata` has `extradata_size` bytes; a display matrix is nine `i32`.
+    unsafe {
+        let raw = stream.as_ptr();
+        let parameters = (*raw).codecpar;
+        let extradata = match (*parameters).extradata {
+            data if data.is_null() => Vec::new(),
+            data => std::slice::from_raw_parts(data, (*parameters).extradata_size.max(0) as usize).to_vec(),
+        };
+        let field_order = ptr::addr_of!((*parameters).field_order).cast::<c_int>().read();
+        let mut size = 0;
+        let matrix = ffi::av_stream_get_side_data(
+            raw,
+            ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX,
+            &mut size,
+        );
+        let display_matrix = (!matrix.is_null() && size >= 36).then(|| {
+            let matrix = matrix.cast::<i32>();
+            [0, 1, 3, 4].map(|i| matrix.add(i).read_unaligned())
+        });
+        StreamFacts {
+            width: (*parameters).width.max(0) as u32,
+            height: (*parameters).height.max(0) as u32,
+            pixel_format: pixel_format_name((*parameters).format),
+            interlaced: field_order > ffi::AVFieldOrder::AV_FIELD_PROGRESSIVE as c_int,
+            attached_picture: (*raw).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC as c_int != 0,
+            extradata,
+            display_matrix,
+            index_entries: ffi::avformat_index_get_entries_count(raw).max(0) as usize,
+        }
+    }
+}
+
+/// FFmpeg's name of a pixel format number, or the number.
+fn pixel_format_name(format: c_int) -> String {
+    if format < 0 || format >= ffi::AVPixelFormat::AV_PIX_FMT_NB as c_int {
+        return format!("unknown ({format})");
+    }
+    // SAFETY: the number lies within the enumeration, which has no gaps; the name is a static C string or null.
+    let name = unsafe {
+        let name = ffi::av_get_pix_fmt_name(std::mem::transmute::<c_int, ffi::AVPixelFormat>(format));
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    };
+    name.unwrap_or_else(|| format!("unknown ({format})"))
+}
+
+/// Tells the demuxer to skip the packets of all other streams.
+pub(crate) fn discard_others(input: &mut Input, keep: usize) {
+    for i in (0..input.nb_streams() as usize).filter(|i| *i != keep) {
+        // SAFETY: `i` is below the number of streams of this live context.
+        unsafe { (**(*input.as_mut_ptr()).streams.add(i)).discard = ffi::AVDiscard::AVDISCARD_ALL }
+    }
+}
+
+/// Seeks to the last key frame at or before `time_stamp`, in the stream's own time base.
+pub(crate) fn seek_backward(input: &mut Input, stream: usize, time_stamp: i64) -> Result<(), Error> {
+    // SAFETY: the context is live; an unknown stream index is an error code.
+    check(unsafe {
+        ffi::av_seek_frame(
+            input.as_mut_ptr(),
+            stream as c_int,
+            time_stamp,
+            ffi::AVSEEK_FLAG_BACKWARD as c_int,
+        )
+    })
+}
+
+/// Whether the packet is only there to be decoded, not shown (outside of an edit list).
+pub(crate) fn is_discarded(packet: &Packet) -> bool {
+    // SAFETY: the packet is live. `ffmpeg-next` keeps only the flags it knows, so the field is read here.
+    unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD as c_int != 0 }
+}
+
+/// Opens a decoder with one thread.
+///
+/// More would be faster for one file, but motion vectors are then lost at random, and many files decode in parallel
+/// anyway. `reorder` is the least number of frames the decoder holds back to sort them: H.264 streams that do not
+/// state it make FFmpeg guess, and drop frames while it learns.
+pub(crate) fn open_decoder(
+    stream: &Stream<'_>,
+    motion_vectors: bool,
+    max_pixels: u64,
+    reorder: usize,
+) -> Result<decoder::Video, Error> {
+    let mut context = Context::from_parameters(stream.parameters())?;
+    context.set_threading(threading::Config { kind: threading::Type::None, count: 1, ..Default::default() });
+    let mut decoder = context.decoder();
+    decoder.set_packet_time_base(stream.time_base());
+    // SAFETY: the context is live and not opened yet, so its options may be set.
+    unsafe {
+        let raw = decoder.as_mut_ptr();
+        (*raw).max_pixels = i64::try_from(max_pixels).unwrap_or(i64::MAX);
+        (*raw).has_b_frames = (*raw).has_b_frames.max(reorder as c_int);
+        if motion_vectors {
+            (*raw).flags2 |= ffi::AV_CODEC_FLAG2_EXPORT_MVS as c_int;
+        }
+    }
+    decoder.video()
+}
+
+/// Matrix coefficients, range (ISO/IEC 23091-2 numbers as FFmpeg has them) and pixel format name of a decoded frame.
+pub(crate) fn frame_color(frame: &frame::Video) -> (c_int, c_int, String) {
+    // SAFETY: the frame is live; enumerations are read through integer pointers.
+    unsafe {
+        let raw = frame.as_ptr();
+        let space = ptr::addr_of!((*raw).colorspace).cast::<c_int>().read();
+        let range = ptr::addr_of!((*raw).color_range).cast::<c_int>().read();
+        (space, range, pixel_format_name((*raw).format))
+    }
+}
+
+/// Sets the YUV matrix (an `SWS_CS_*` number) and range of both ends of a conversion. False when it has no YUV end.
+pub(crate) fn set_color(
+    context: &mut scaling::Context,
+    matrix: c_int,
+    source_full_range: bool,
+    target_full_range: bool,
+) -> bool {
+    // SAFETY: the context is live; the coefficient table is static. 1 << 16 is neutral contrast and saturation.
+    unsafe {
+        let table = ffi::sws_getCoefficients(matrix);
+        let (from, to) = (source_full_range.into(), target_full_range.into());
+        ffi::sws_setColorspaceDetails(context.as_mut_ptr(), table, from, table, to, 0, 1 << 16, 1 << 16) >= 0
+    }
+}
+
+/// The motion vectors the decoder attached to a frame.
+pub(crate) fn motion_vectors(frame: &frame::Video) -> Vec<ffi::AVMotionVector> {
+    let Some(data) = frame.side_data(frame::side_data::Type::MotionVectors) else { return Vec::new() };
+    let size = size_of::<ffi::AVMotionVector>();
+    // SAFETY: side data of this type is an array of `AVMotionVector`, a plain struct of integers; each chunk has its size.
+    data.data()
+        .chunks_exact(size)
+        .map(|bytes| unsafe { bytes.as_ptr().cast::<ffi::AVMotionVector>().read_unaligned() })
+        .collect()
+}
+
+/// Creates a file and a muxer for it, chosen by the file's extension, which writes no version or date.
+pub(crate) fn open_output(path: &Path) -> Result<Output, Error> {
+    let url = file_url(path)?;
+    let mut context = ptr::null_mut();
+    // SAFETY: FFmpeg allocates `context`; both strings are valid or null.
+    check(unsafe {
+        ffi::avformat_alloc_output_context2(&mut context, ptr::null(), ptr::null(), url.as_ptr())
+    })?;
+    // SAFETY: `context` is a valid muxer, freed together with its open file when `Output` drops.
+    unsafe {
+        let output = Output::wrap(context);
+        check(ffi::avio_open(&mut (*context).pb, url.as_ptr(), ffi::AVIO_FLAG_WRITE as c_int))?;
+        (*context).flags |= ffi::AVFMT_FLAG_BITEXACT as c_int;
+        Ok(output)
+    }
+}
+
+/// Writes everything out and closes the file, so that a full disk is an error and not silence.
+pub(crate) fn close_output(mut output: Output) -> Result<(), Error> {
+    output.write_trailer()?;
+    // SAFETY: the context is live; `avio_closep` flushes, closes and sets `pb` to null, which the destructor accepts.
+    check(unsafe { ffi::avio_closep(&mut (*output.as_mut_ptr()).pb) })
+}

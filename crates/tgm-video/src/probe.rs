@@ -1,0 +1,148 @@
+//! What a file's headers say.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use video_rs::ffmpeg::codec::Id;
+use video_rs::ffmpeg::format::context::Input;
+use video_rs::ffmpeg::{Rational, Rescale, media, rescale};
+
+use crate::ffi::{self, StreamFacts};
+use crate::orientation::Orientation;
+use crate::{ReadOptions, Rotation, VideoError};
+
+/// What a video file's headers say, without decoding it. Headers may lie: only decoding tells what is there.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Probe {
+    /// Displayed width in pixels, after rotation. The pixel aspect ratio is not applied.
+    pub width: u32,
+    /// Displayed height in pixels, after rotation.
+    pub height: u32,
+    /// How stored pictures are turned for display.
+    pub rotation: Rotation,
+    /// Whether stored pictures are mirrored left to right for display, after the rotation.
+    pub mirrored: bool,
+    /// FFmpeg's name of the container formats, such as `mov,mp4,m4a,3gp,3g2,mj2`.
+    pub container: String,
+    /// FFmpeg's name of the codec, such as `h264`.
+    pub codec: String,
+    /// FFmpeg's name of the stored pixel format, such as `yuv420p`.
+    pub pixel_format: String,
+    /// Average frames per second; 0 if unknown.
+    pub average_fps: f64,
+    /// Length in seconds, if the container says.
+    pub duration: Option<f64>,
+    /// Number of frames, if the container says. A hint: truncated files still claim all.
+    pub frames_hint: Option<u64>,
+    /// Time of the first frame in seconds, as the container says; may be negative.
+    pub start_time: Option<f64>,
+    /// Whether FFmpeg exports this codec's motion vectors.
+    pub has_codec_motion: bool,
+    /// Whether frames are, or may be, stored as two interlaced fields.
+    pub interlaced: bool,
+}
+
+/// Reads a file's headers.
+///
+/// # Errors
+/// [`VideoError::Io`], [`VideoError::Open`], [`VideoError::NoVideoStream`] or [`VideoError::Rotation`].
+pub fn probe(path: &Path) -> Result<Probe, VideoError> {
+    Ok(Source::open(path, &ReadOptions::default())?.probe)
+}
+
+/// Sets FFmpeg up, once per process; its messages go to `tracing`.
+pub(crate) fn init() -> Result<(), VideoError> {
+    static DONE: OnceLock<Result<(), String>> = OnceLock::new();
+    DONE.get_or_init(|| video_rs::init().map_err(|error| error.to_string())).clone().map_err(VideoError::Init)
+}
+
+/// An open file and its one video stream.
+pub(crate) struct Source {
+    pub path: PathBuf,
+    pub input: Input,
+    pub stream: usize,
+    pub time_base: Rational,
+    pub codec: Id,
+    pub facts: StreamFacts,
+    pub orientation: Orientation,
+    pub probe: Probe,
+}
+
+impl Source {
+    pub(crate) fn open(path: &Path, options: &ReadOptions) -> Result<Self, VideoError> {
+        init()?;
+        // FFmpeg reports every failure to open as the same few codes; the system says which it is.
+        std::fs::File::open(path).map_err(|source| VideoError::io(path, source))?;
+        let mut input = ffi::open_input(path, options.max_pixels)
+            .map_err(|source| VideoError::Open { path: path.to_owned(), source })?;
+        let none = || VideoError::NoVideoStream { path: path.to_owned() };
+        let stream = input.streams().best(media::Type::Video).ok_or_else(none)?;
+        let facts = ffi::stream_facts(&stream);
+        if facts.attached_picture {
+            return Err(none());
+        }
+        let orientation = match facts.display_matrix {
+            Some(matrix) => Orientation::from_matrix(matrix)
+                .ok_or_else(|| VideoError::Rotation { path: path.to_owned() })?,
+            None => Orientation::UPRIGHT,
+        };
+        let (width, height) = orientation.size(facts.width, facts.height);
+        options.check_size(path, width, height)?;
+        let (time_base, codec, index) = (stream.time_base(), stream.parameters().id(), stream.index());
+        let fps = [stream.avg_frame_rate(), stream.rate()].map(f64::from);
+        let seconds = |ticks: i64| (ticks != NO_TIME).then(|| ticks as f64 * f64::from(time_base));
+        let container_duration = || {
+            let duration = input.duration();
+            (duration > 0).then(|| duration.rescale(rescale::TIME_BASE, Rational(1, 1_000_000)) as f64 / 1e6)
+        };
+        let probe = Probe {
+            width,
+            height,
+            rotation: orientation.rotation(),
+            mirrored: orientation.mirrored(),
+            container: input.format().name().to_owned(),
+            codec: codec.name().to_owned(),
+            pixel_format: facts.pixel_format.clone(),
+            average_fps: fps.into_iter().find(|fps| fps.is_finite() && *fps > 0.0).unwrap_or(0.0),
+            duration: seconds(stream.duration()).filter(|d| *d > 0.0).or_else(container_duration),
+            frames_hint: u64::try_from(stream.frames()).ok().filter(|n| *n > 0),
+            start_time: seconds(stream.start_time()),
+            has_codec_motion: exports_motion(codec),
+            interlaced: facts.interlaced,
+        };
+        ffi::discard_others(&mut input, index);
+        Ok(Self { path: path.to_owned(), input, stream: index, time_base, codec, facts, orientation, probe })
+    }
+
+    /// Opens the file again, to read it from its first packet.
+    pub(crate) fn reopen(&mut self, options: &ReadOptions) -> Result<(), VideoError> {
+        *self = Self::open(&self.path, options)?;
+        Ok(())
+    }
+}
+
+/// FFmpeg's `AV_NOPTS_VALUE`.
+pub(crate) const NO_TIME: i64 = i64::MIN;
+
+/// The decoders that fill in motion vectors: H.264 and those built on FFmpeg's `mpegvideo`.
+fn exports_motion(codec: Id) -> bool {
+    use Id::*;
+    matches!(
+        codec,
+        H264 | MPEG1VIDEO
+            | MPEG2VIDEO
+            | MPEG4
+            | H263
+            | H263P
+            | H263I
+            | FLV1
+            | MSMPEG4V1
+            | MSMPEG4V2
+            | MSMPEG4V3
+            | WMV1
+            | WMV2
+            | RV10
+            | RV20
+    )
+}

@@ -1,0 +1,224 @@
+//! A clip cut into tubelets, and back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Clip, VideoError};
+
+/// The size of one tubelet: `frames` × `patch` × `patch` pixels of three channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TubeletShape {
+    /// Frames per temporal slot (2).
+    pub frames: usize,
+    /// Width and height in pixels (16).
+    pub patch: usize,
+}
+
+impl Default for TubeletShape {
+    /// VideoMAE's 2 × 16 × 16.
+    fn default() -> Self {
+        Self { frames: 2, patch: 16 }
+    }
+}
+
+impl TubeletShape {
+    /// Numbers in one tubelet: `frames * patch * patch * 3`.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.frames * self.patch * self.patch * 3
+    }
+
+    /// Slots, rows and columns of tubelets in a clip.
+    ///
+    /// # Errors
+    /// [`VideoError::Invalid`] when the tubelets do not tile the clip exactly, or have no size.
+    pub fn grid(&self, clip: &Clip) -> Result<(usize, usize, usize), VideoError> {
+        self.tile(clip.frames(), clip.height(), clip.width())
+    }
+
+    /// As [`grid`](Self::grid), for a clip that is not there yet.
+    pub(crate) fn tile(
+        &self,
+        frames: usize,
+        height: usize,
+        width: usize,
+    ) -> Result<(usize, usize, usize), VideoError> {
+        let divide = |what, size: usize, by: usize| {
+            if by > 0 && size > 0 && size.is_multiple_of(by) {
+                return Ok(size / by);
+            }
+            Err(VideoError::invalid(
+                what,
+                size,
+                format!("it must be a positive multiple of the tubelet's {by}"),
+            ))
+        };
+        Ok((
+            divide("the clip's number of frames", frames, self.frames)?,
+            divide("the clip's height", height, self.patch)?,
+            divide("the clip's width", width, self.patch)?,
+        ))
+    }
+}
+
+/// Mean and standard deviation per channel, for values in 0..=1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalization {
+    /// Subtracted first.
+    pub mean: [f32; 3],
+    /// Divided by; not zero.
+    pub std: [f32; 3],
+}
+
+impl Normalization {
+    /// ImageNet statistics: VideoMAE.
+    pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    /// CLIP's own statistics.
+    pub const CLIP: Self = Self {
+        mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+        std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+    };
+    /// Leaves values in 0..=1.
+    pub const NONE: Self = Self { mean: [0.0; 3], std: [1.0; 3] };
+
+    /// Normalised value of each byte, per channel.
+    fn table(&self) -> [[f32; 3]; 256] {
+        std::array::from_fn(|byte| {
+            std::array::from_fn(|c| (byte as f32 / 255.0 - self.mean[c]) / self.std[c])
+        })
+    }
+
+    /// The byte a normalised value of channel `c` stands for.
+    fn byte(&self, value: f32, c: usize) -> u8 {
+        // `as` saturates, so values outside the range clip as a picture should.
+        ((value * self.std[c] + self.mean[c]) * 255.0).round() as u8
+    }
+}
+
+/// The clip as normalised tubelets `[slots * rows * cols, frames * patch * patch * 3]`.
+///
+/// Tubelets are ordered time first, then row, then column; within a tubelet the layout is `[t, y, x, c]`, which is both
+/// VideoMAE's embedding input (up to a fixed permutation of the weights) and its reconstruction target.
+///
+/// # Errors
+/// [`VideoError::Invalid`] when the tubelets do not tile the clip.
+pub fn patchify(
+    clip: &Clip,
+    shape: TubeletShape,
+    normalization: &Normalization,
+) -> Result<Vec<f32>, VideoError> {
+    let grid = shape.grid(clip)?;
+    let table = normalization.table();
+    let mut tubelets = Vec::with_capacity(clip.data().len());
+    for (start, len) in rows(grid, shape) {
+        let pixels = clip.data()[start..start + len].chunks_exact(3);
+        tubelets
+            .extend(pixels.flat_map(|p| std::array::from_fn::<f32, 3, _>(|c| table[usize::from(p[c])][c])));
+    }
+    Ok(tubelets)
+}
+
+/// The inverse of [`patchify`]: exact for tubelets that came from bytes; other values are rounded and clipped.
+///
+/// `grid` is (slots, rows, columns). The clip's times are all zero: tubelets do not carry them.
+///
+/// # Errors
+/// [`VideoError::Invalid`] when the number of values does not fit the grid.
+pub fn unpatchify(
+    tubelets: &[f32],
+    grid: (usize, usize, usize),
+    shape: TubeletShape,
+    normalization: &Normalization,
+) -> Result<Clip, VideoError> {
+    let (slots, row_count, cols) = grid;
+    let expected = slots * row_count * cols * shape.len();
+    if tubelets.len() != expected {
+        let must = format!("{slots}x{row_count}x{cols} tubelets of {} values need {expected}", shape.len());
+        return Err(VideoError::invalid("the number of tubelet values", tubelets.len(), must));
+    }
+    let mut data = vec![0; expected];
+    let mut values = tubelets.iter();
+    for (start, len) in rows(grid, shape) {
+        for (i, (byte, value)) in data[start..start + len].iter_mut().zip(&mut values).enumerate() {
+            *byte = normalization.byte(*value, i % 3);
+        }
+    }
+    Clip::new(data, row_count * shape.patch, cols * shape.patch, vec![0.0; slots * shape.frames])
+}
+
+/// Start and length, in the clip's bytes, of every pixel row of every tubelet, in tubelet order.
+fn rows(grid: (usize, usize, usize), shape: TubeletShape) -> impl Iterator<Item = (usize, usize)> {
+    let (slots, rows, cols) = grid;
+    let TubeletShape { frames, patch } = shape;
+    let (height, width) = (rows * patch, cols * patch);
+    (0..slots * rows * cols).flat_map(move |tubelet| {
+        let (slot, row, col) = (tubelet / (rows * cols), tubelet / cols % rows, tubelet % cols);
+        (0..frames * patch).map(move |line| {
+            let (t, y) = (slot * frames + line / patch, row * patch + line % patch);
+            (((t * height + y) * width + col * patch) * 3, patch * 3)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn clip(frames: usize, height: usize, width: usize, seed: u64) -> Clip {
+        let byte = |i: usize| (i as u64).wrapping_mul(2_654_435_761).wrapping_add(seed).rotate_right(7) as u8;
+        Clip::new((0..frames * height * width * 3).map(byte).collect(), height, width, vec![0.0; frames])
+            .unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn unpatchify_is_the_exact_inverse(
+            frames in 1..4usize, patch in 1..9usize, slots in 1..4usize, rows in 1..5usize, cols in 1..5usize, seed: u64,
+        ) {
+            let shape = TubeletShape { frames, patch };
+            let clip = clip(slots * frames, rows * patch, cols * patch, seed);
+            prop_assert_eq!(shape.grid(&clip).unwrap(), (slots, rows, cols));
+            for normalization in [Normalization::IMAGENET, Normalization::CLIP, Normalization::NONE] {
+                let tubelets = patchify(&clip, shape, &normalization).unwrap();
+                prop_assert_eq!(tubelets.len(), slots * rows * cols * shape.len());
+                let back = unpatchify(&tubelets, (slots, rows, cols), shape, &normalization).unwrap();
+                prop_assert_eq!(back.data(), clip.data());
+            }
+        }
+
+        #[test]
+        fn every_value_lies_where_the_layout_says(t in 0..4usize, y in 0..6usize, x in 0..8usize, c in 0..3usize) {
+            let shape = TubeletShape { frames: 2, patch: 2 };
+            let clip = clip(4, 6, 8, 5);
+            let tubelets = patchify(&clip, shape, &Normalization::NONE).unwrap();
+            let tubelet = (t / 2 * 3 + y / 2) * 4 + x / 2;
+            let within = ((t % 2 * 2 + y % 2) * 2 + x % 2) * 3 + c;
+            let byte = clip.data()[((t * 6 + y) * 8 + x) * 3 + c];
+            prop_assert_eq!(tubelets[tubelet * shape.len() + within], f32::from(byte) / 255.0);
+        }
+    }
+
+    #[test]
+    fn every_byte_survives_every_normalization() {
+        for normalization in [Normalization::IMAGENET, Normalization::CLIP, Normalization::NONE] {
+            for (byte, values) in (0..=255u8).zip(normalization.table()) {
+                assert!((0..3).all(|c| normalization.byte(values[c], c) == byte));
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_do_not_divide_are_refused() {
+        for (frames, height, width) in [(3, 4, 4), (2, 5, 4), (2, 4, 6), (2, 0, 4)] {
+            let shape = TubeletShape { frames: 2, patch: 4 };
+            assert!(patchify(&clip(frames, height, width, 0), shape, &Normalization::NONE).is_err());
+        }
+        assert!(TubeletShape { frames: 2, patch: 0 }.grid(&clip(2, 4, 4, 0)).is_err());
+        assert!(
+            unpatchify(&[0.0; 11], (1, 1, 1), TubeletShape { frames: 1, patch: 2 }, &Normalization::NONE)
+                .is_err()
+        );
+    }
+}
