@@ -1,2 +1,44 @@
-//! tgm-data
+//! Which clips there are, and how they come to the model.
+//!
+//! * [`manifest`]: CSV or JSON Lines tables of videos, their labels and captions;
+//! * [`loader`]: training batches and evaluation clips from such a table, decoded ahead by worker threads;
+//! * [`synth`]: a synthetic captioned world of real video files, for demos, tests and experiments with a known truth.
+//!
+//! The key decision: a batch is a function of *(seed, step)*. Every random draw has a name (see [`tgm_random`]), and
+//! the order of an epoch is a keyed permutation that is evaluated, not a list that is shuffled. The number of
+//! workers therefore never changes a result, resuming at a step needs no state, and a million rows cost no more than ten.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tgm_data::loader::{ClipConfig, LoaderConfig, Subset, TrainLoader};
+//! use tgm_data::manifest::Manifest;
+//! use tgm_data::synth::{WorldConfig, write_world};
+//! use tgm_random::Streams;
+//! use tgm_video::{Sampling, TubeletShape};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let world = WorldConfig { train: 12, test: 2, ..WorldConfig::default() };
+//! let world = write_world(&world, dir.path(), &|_done, _all| {})?;
+//!
+//! let manifest = Arc::new(Manifest::load(&world.manifest)?);
+//! assert_eq!(manifest.classes().len(), 12);
+//! let clips = ClipConfig {
+//!     sampling: Sampling::Dense { frames: 16, stride: 1 },
+//!     size: 64,
+//!     tubelet: TubeletShape { frames: 2, patch: 8 },
+//!     ..ClipConfig::default()
+//! };
+//! let train = Subset::split(&manifest, "train")?;
+//! let mut loader = TrainLoader::new(&train, &clips, &LoaderConfig::default(), 4, Streams::new(17), 0)?;
+//! let batch = loader.next_batch()?;
+//! assert_eq!(batch.samples.len(), 4);
+//! assert_eq!(batch.samples[0].tubelets.len(), (8 * 8 * 8) * (2 * 8 * 8 * 3));
+//! # Ok(())
+//! # }
+//! ```
 #![deny(missing_docs)]
+
+pub mod loader;
+pub mod manifest;
+pub mod synth;

@@ -1,0 +1,188 @@
+//! What a manifest may look like, and what is said when it does not.
+
+use std::path::PathBuf;
+
+use tgm_data::manifest::{Classes, Manifest, ManifestError, ManifestOptions};
+
+struct Fixture {
+    _dir: tempfile::TempDir,
+    file: PathBuf,
+}
+
+fn fixture(text: impl AsRef<[u8]>) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("manifest.csv");
+    std::fs::write(&file, text).unwrap();
+    Fixture { _dir: dir, file }
+}
+
+fn load(text: impl AsRef<[u8]>) -> Manifest {
+    Manifest::load(&fixture(text).file).unwrap()
+}
+
+/// The error, and that its message names the file.
+fn refuse(text: impl AsRef<[u8]>) -> ManifestError {
+    let fixture = fixture(text);
+    let error = Manifest::load(&fixture.file).unwrap_err();
+    assert!(error.to_string().contains("manifest.csv"), "{error}");
+    error
+}
+
+const FULL: &str = "path,split,label,caption,caption_2,start,end,scene\n\
+    a.mp4,train,wave,\"a hand, waving\",hello,0.5,2,indoors\n\
+    b/c.mp4,test,draw,,a pen,,,\n\
+    d.mp4,train,,,,,1.5,outdoors\n";
+
+fn check_full(manifest: &Manifest) {
+    assert_eq!(manifest.len(), 3);
+    assert_eq!(manifest.classes().names(), ["draw", "wave"]);
+    assert_eq!(manifest.split_names(), ["train", "test"]);
+    assert_eq!(manifest.split("train").unwrap(), [0, 2]);
+    assert_eq!(manifest.other_columns().collect::<Vec<_>>(), ["scene"]);
+    let [first, second, third] = [0, 1, 2].map(|row| manifest.row(row));
+    assert_eq!(first.captions().collect::<Vec<_>>(), ["a hand, waving", "hello"]);
+    assert_eq!(second.captions().collect::<Vec<_>>(), ["a pen"]);
+    assert_eq!(third.captions().count(), 0);
+    assert_eq!((first.label(), first.label_name(), third.label()), (Some(1), Some("wave"), None));
+    assert_eq!((first.start(), first.end()), (Some(0.5), Some(2.0)));
+    assert_eq!((second.start(), second.end(), third.end()), (None, None, Some(1.5)));
+    assert_eq!(
+        (first.other("scene"), second.other("scene"), first.other("room")),
+        (Some("indoors"), Some(""), None)
+    );
+    assert_eq!(second.path(), "b/c.mp4");
+    assert!(second.file().is_absolute() && second.file().ends_with("b/c.mp4"));
+}
+
+#[test]
+fn csv_gives_every_column_its_meaning() {
+    let manifest = load(FULL);
+    check_full(&manifest);
+    assert_eq!(manifest.row(1).line(), 3);
+}
+
+#[test]
+fn json_lines_give_the_same() {
+    check_full(&load(
+        r#"{"path": "a.mp4", "split": "train", "label": "wave", "caption": "a hand, waving", "caption_2": "hello", "start": 0.5, "end": 2, "scene": "indoors"}
+
+{"path": "b/c.mp4", "split": "test", "label": "draw", "caption": null, "caption_2": "a pen"}
+{"end": 1.5, "path": "d.mp4", "split": "train", "scene": "outdoors"}
+"#,
+    ));
+}
+
+#[test]
+fn only_the_path_is_required() {
+    let manifest = load("path\nx.mp4\ny.mp4\n");
+    assert_eq!(manifest.split("train").unwrap(), [0, 1]);
+    assert!(matches!(manifest.split("test"), Err(ManifestError::NoSuchSplit { .. })));
+    assert!(manifest.classes().is_empty());
+    let error = manifest.require("caption").unwrap_err();
+    assert!(error.to_string().ends_with("has no column `caption` (it has path)"), "{error}");
+}
+
+#[test]
+fn a_column_without_any_value_counts_as_missing() {
+    let manifest = load("path,label,caption\nx.mp4,,\n");
+    assert!(manifest.require("label").is_err() && manifest.require("caption").is_err());
+    assert!(load("path,label\nx.mp4,a\n").require("label").is_ok());
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_do_no_harm() {
+    let manifest = load("\u{feff}path,label\r\nx.mp4,a\r\n");
+    assert_eq!((manifest.row(0).path(), manifest.row(0).label_name()), ("x.mp4", Some("a")));
+    assert_eq!(load("\u{feff}{\"path\": \"x.mp4\"}").row(0).path(), "x.mp4");
+}
+
+#[test]
+fn numeric_labels_are_ordered_by_number() {
+    let manifest = load("path,label\na,10\nb,2\nc,0\n");
+    assert_eq!(manifest.classes().names(), ["0", "2", "10"]);
+}
+
+#[test]
+fn prescribed_classes_set_the_indices() {
+    let fixture = fixture("path,label\na,x\nb,y\n");
+    let with = |names: &[&str]| {
+        let classes = Some(Classes::from_names(names.iter().map(|name| (*name).to_owned()).collect()));
+        Manifest::load_with(&fixture.file, &ManifestOptions { classes, ..ManifestOptions::default() })
+    };
+    let manifest = with(&["y", "z", "x"]).unwrap();
+    assert_eq!([0, 1].map(|row| manifest.row(row).label()), [Some(2), Some(0)]);
+    assert!(matches!(with(&["y"]), Err(ManifestError::UnknownClass { label, .. }) if label == "x"));
+}
+
+#[test]
+fn an_absent_or_empty_manifest_is_refused() {
+    let error = Manifest::load("no/such/manifest.csv").unwrap_err();
+    assert!(
+        matches!(error, ManifestError::Read { .. }) && error.to_string().contains("no/such/manifest.csv")
+    );
+    for text in ["", "\n", "path,label\n"] {
+        assert!(matches!(refuse(text), ManifestError::Empty { .. }), "{text:?}");
+    }
+}
+
+#[test]
+fn a_missing_or_doubled_column_is_refused() {
+    let error = refuse("file,label\na.mp4,x\n");
+    assert!(matches!(&error, ManifestError::MissingColumn { column, .. } if column == "path"));
+    assert!(error.to_string().contains("it has file, label"));
+    assert!(
+        matches!(refuse("path,a,a\nx,1,2\n"), ManifestError::DuplicateColumn { column, .. } if column == "a")
+    );
+    assert!(matches!(refuse("{\"label\": \"a\"}\n"), ManifestError::Syntax { line: 1, .. }));
+    assert!(matches!(refuse("{\"path\": null}\n"), ManifestError::Syntax { line: 1, .. }));
+}
+
+#[test]
+fn errors_name_line_column_and_value() {
+    let error = refuse("path,start\na.mp4,0\nb.mp4,soon\n").to_string();
+    assert!(error.ends_with("manifest.csv:3: column `start`: `soon` is not a number of seconds"), "{error}");
+    for (text, line) in [
+        ("path,end\na.mp4,-1\n", 2),
+        ("path,start\na.mp4,nan\n", 2),
+        ("path,start,end\na.mp4,2,2\n", 2),
+        ("path,label\nx.mp4,a\n,b\n", 3),
+    ] {
+        assert!(matches!(refuse(text), ManifestError::BadValue { line: at, .. } if at == line), "{text:?}");
+    }
+    assert!(matches!(
+        refuse("path,label\nx.mp4,a\ny.mp4\n"),
+        ManifestError::RaggedRow { line: 3, expected: 2, found: 1, .. }
+    ));
+    assert!(matches!(refuse(b"path\nx.mp4\n\xff.mp4\n"), ManifestError::Syntax { line: 3, .. }));
+    assert!(matches!(refuse("{\"path\": \"a\"}\n{\"path\": "), ManifestError::Syntax { line: 2, .. }));
+    assert!(matches!(refuse("{\"path\": [\"a\"]}\n"), ManifestError::Syntax { line: 1, .. }));
+}
+
+#[test]
+fn paths_leave_the_folder_only_when_allowed() {
+    for path in ["../a.mp4", "/etc/passwd", "a/../../b.mp4"] {
+        let fixture = fixture(format!("path\n{path}\n"));
+        let error = Manifest::load(&fixture.file).unwrap_err();
+        assert!(matches!(&error, ManifestError::PathOutside { line: 2, value, .. } if value == path));
+        assert!(error.to_string().contains("allow_outside"));
+        let options = ManifestOptions { allow_outside: true, ..ManifestOptions::default() };
+        assert_eq!(Manifest::load_with(&fixture.file, &options).unwrap().row(0).path(), path);
+    }
+}
+
+#[test]
+fn absent_files_are_listed_and_counted() {
+    let fixture = fixture("path\nmanifest.csv\n1\n2\n3\n4\n");
+    let manifest = Manifest::load(&fixture.file).unwrap();
+    assert_eq!(manifest.missing_files(&[0, 2, 4]), [2, 4]);
+    manifest.check_files(&[0]).unwrap();
+    let error = manifest.check_files(&[0, 1, 2, 3, 4]).unwrap_err().to_string();
+    assert!(error.starts_with("4 of 5 videos") && error.ends_with("do not exist: 1, 2, 3, …"), "{error}");
+}
+
+#[test]
+fn a_quoted_line_break_does_not_shift_line_numbers() {
+    let manifest = load("path,caption\na.mp4,\"two\nlines\"\nb.mp4,one\n");
+    assert_eq!([0, 1].map(|row| manifest.row(row).line()), [2, 4]);
+    assert_eq!(manifest.row(0).captions().next(), Some("two\nlines"));
+}
