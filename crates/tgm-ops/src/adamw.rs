@@ -1,0 +1,284 @@
+//! AdamW over named parameters.
+//!
+//! candle's `AdamW` keeps its moments private, so a run could not be resumed, has one weight decay for everything, and
+//! takes some ten passes over memory per parameter. This one does one.
+
+use std::collections::BTreeMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor, Var, WithDType};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::sync::Mutex;
+use thiserror::Error;
+
+use crate::cpu::TASK;
+use crate::params::{ParamError, Params};
+
+/// What can go wrong between a loss and an updated parameter.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AdamWError {
+    /// The loss does not depend on a parameter: a branch of the model is unused, or the graph is cut.
+    #[error("no gradient reached parameter `{0}`: the loss does not depend on it")]
+    NoGradient(String),
+    /// A saved state does not belong to these parameters.
+    #[error(transparent)]
+    State(#[from] ParamError),
+    /// candle refused a tensor operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Gradients of all parameters, by name, on the host in `f32`: what micro-batches are accumulated in.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    values: BTreeMap<String, Vec<f32>>,
+}
+
+impl Gradients {
+    /// Zero for every parameter.
+    pub fn zeros(params: &Params) -> Self {
+        Self {
+            values: params
+                .iter()
+                .map(|(name, var)| (name.to_string(), vec![0.0; var.elem_count()]))
+                .collect(),
+        }
+    }
+
+    /// Adds `scale` times the gradients of one backward pass.
+    ///
+    /// # Errors
+    /// [`AdamWError::NoGradient`] when the pass did not reach a parameter: a layer that silently stays at its initial
+    /// value is the commonest fault of a training program, so it is refused here.
+    pub fn add(&mut self, params: &Params, grads: &GradStore, scale: f32) -> Result<(), AdamWError> {
+        for (name, var) in params.iter() {
+            let grad = grads.get(var).ok_or_else(|| AdamWError::NoGradient(name.to_string()))?;
+            self.add_one(name, grad, scale)?;
+        }
+        Ok(())
+    }
+
+    /// Adds `scale` times one parameter's gradient.
+    ///
+    /// # Errors
+    /// When the gradient cannot be read.
+    pub fn add_one(&mut self, name: &str, grad: &Tensor, scale: f32) -> Result<(), AdamWError> {
+        let grad = grad.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
+        let view = crate::cpu::View::new(&grad);
+        let grad = view.as_slice::<f32>()?;
+        let sum = self.values.entry(name.to_string()).or_insert_with(|| vec![0.0; grad.len()]);
+        sum.par_chunks_mut(TASK).zip(grad.par_chunks(TASK)).for_each(|(sum, grad)| {
+            for (sum, &grad) in sum.iter_mut().zip(grad) {
+                *sum += scale * grad;
+            }
+        });
+        Ok(())
+    }
+
+    /// The gradients by name, in alphabetical order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        self.values.iter().map(|(name, values)| (name.as_str(), values.as_slice()))
+    }
+
+    /// The Euclidean norm over all parameters; NaN or infinite when any gradient is.
+    pub fn norm(&self) -> f64 {
+        let squares = |values: &Vec<f32>| -> f64 {
+            let blocks: Vec<f64> = values
+                .par_chunks(TASK)
+                .map(|c| c.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
+                .collect();
+            blocks.iter().sum()
+        };
+        self.values.values().map(squares).sum::<f64>().sqrt()
+    }
+}
+
+/// The settings of [`AdamW`] that do not change during a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamWConfig {
+    /// Decay of the first moment. VideoMAE pretraining: 0.9.
+    pub beta1: f64,
+    /// Decay of the second moment. VideoMAE pretraining: 0.95.
+    pub beta2: f64,
+    /// Added to the root of the second moment. VideoMAE: 1e-8.
+    pub eps: f64,
+    /// Decoupled weight decay, for parameters of two or more dimensions only: biases, norms, the mask token and
+    /// temperatures are left alone, as in VideoMAE. VideoMAE: 0.05.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.05 }
+    }
+}
+
+/// The moments of one parameter.
+#[derive(Clone, Debug)]
+struct Moments {
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+/// AdamW (Loshchilov and Hutter, 2019) as PyTorch computes it, over all parameters of a model.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    moments: BTreeMap<String, Moments>,
+    steps: u64,
+}
+
+impl AdamW {
+    /// An optimiser that has not taken a step.
+    pub fn new(params: &Params, config: AdamWConfig) -> Self {
+        let zeros =
+            |var: &Var| Moments { first: vec![0.0; var.elem_count()], second: vec![0.0; var.elem_count()] };
+        Self {
+            config,
+            moments: params.iter().map(|(name, var)| (name.to_string(), zeros(var))).collect(),
+            steps: 0,
+        }
+    }
+
+    /// How many steps have been taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Moves every parameter by its gradient, each multiplied by `grad_scale` (1, or what clipping leaves of it).
+    ///
+    /// # Errors
+    /// [`AdamWError::NoGradient`] when `grads` lacks a parameter.
+    pub fn step(
+        &mut self,
+        params: &Params,
+        grads: &Gradients,
+        lr: f64,
+        grad_scale: f64,
+    ) -> Result<(), AdamWError> {
+        self.steps += 1;
+        for (name, var) in params.iter() {
+            let missing = || AdamWError::NoGradient(name.to_string());
+            let grad = grads.values.get(name).ok_or_else(missing)?;
+            let moments = self.moments.get_mut(name).ok_or_else(missing)?;
+            let decay = if var.rank() >= 2 { self.config.weight_decay } else { 0.0 };
+            let update = Update::new(self.config, self.steps, lr, decay, grad_scale);
+            if matches!(var.device(), Device::Cpu) {
+                var.inplace_op1(&UpdateOp { update, state: Mutex::new((moments, grad)) })?;
+            } else {
+                let mut values = var.flatten_all()?.to_vec1::<f32>()?;
+                update.apply(&mut values, moments, grad);
+                var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The moments as tensors named `first.NAME` and `second.NAME`. The number of steps is [`AdamW::steps`].
+    ///
+    /// # Errors
+    /// When a tensor cannot be made.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>, AdamWError> {
+        let mut state = BTreeMap::new();
+        for (name, moments) in &self.moments {
+            for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
+                state.insert(
+                    format!("{kind}.{name}"),
+                    Tensor::from_slice(values, values.len(), &Device::Cpu)?,
+                );
+            }
+        }
+        Ok(state)
+    }
+
+    /// Puts a state that [`AdamW::state`] returned back. Either all of it fits, or nothing is changed.
+    ///
+    /// # Errors
+    /// [`ParamError::Mismatch`] when names or sizes differ.
+    pub fn load_state(
+        &mut self,
+        source_name: &str,
+        state: &BTreeMap<String, Tensor>,
+        steps: u64,
+    ) -> Result<(), AdamWError> {
+        let mut expected = Params::new(tgm_random::Streams::new(0), &Device::Cpu);
+        for (name, tensor) in self.state()? {
+            expected.define(&name, tensor.shape(), crate::params::Init::Constant(0.0))?;
+        }
+        expected.load(source_name, state)?;
+        for (name, moments) in &mut self.moments {
+            for (kind, values) in [("first", &mut moments.first), ("second", &mut moments.second)] {
+                *values = state[&format!("{kind}.{name}")].to_vec1::<f32>()?;
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+/// The constants of one step for one parameter.
+struct Update {
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    keep: f32,
+    step_size: f32,
+    root_scale: f32,
+    grad_scale: f32,
+}
+
+impl Update {
+    fn new(config: AdamWConfig, steps: u64, lr: f64, decay: f64, grad_scale: f64) -> Self {
+        let correction = |beta: f64| 1.0 - beta.powf(steps as f64);
+        Self {
+            beta1: config.beta1 as f32,
+            beta2: config.beta2 as f32,
+            eps: config.eps as f32,
+            keep: (1.0 - lr * decay) as f32,
+            step_size: (lr / correction(config.beta1)) as f32,
+            root_scale: correction(config.beta2).sqrt().recip() as f32,
+            grad_scale: grad_scale as f32,
+        }
+    }
+
+    fn apply(&self, values: &mut [f32], moments: &mut Moments, grad: &[f32]) {
+        let chunks = values.par_chunks_mut(TASK).zip(grad.par_chunks(TASK));
+        let moments = moments.first.par_chunks_mut(TASK).zip(moments.second.par_chunks_mut(TASK));
+        chunks.zip(moments).for_each(|((values, grad), (first, second))| {
+            for (((value, &grad), first), second) in values.iter_mut().zip(grad).zip(first).zip(second) {
+                let grad = grad * self.grad_scale;
+                *first += (1.0 - self.beta1) * (grad - *first);
+                *second = self.beta2 * *second + (1.0 - self.beta2) * grad * grad;
+                let root = second.sqrt() * self.root_scale + self.eps;
+                *value = *value * self.keep - self.step_size * *first / root;
+            }
+        });
+    }
+}
+
+/// [`Update`] on a variable's own storage.
+struct UpdateOp<'a> {
+    update: Update,
+    state: Mutex<(&'a mut Moments, &'a Vec<f32>)>,
+}
+
+impl InplaceOp1 for UpdateOp<'_> {
+    fn name(&self) -> &'static str {
+        "tgm-adamw"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let CpuStorage::F32(values) = storage else {
+            candle_core::bail!("AdamW updates f32 variables, not {:?}", f32::DTYPE);
+        };
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("AdamW updates contiguous variables");
+        };
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (moments, grad) = &mut *state;
+        self.update.apply(&mut values[start..end], moments, grad);
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! The optimiser against PyTorch's, its saved state, and what it refuses.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use tgm_ops::{AdamW, AdamWConfig, AdamWError, Gradients, Init, Params};
+use tgm_random::Streams;
+
+fn golden() -> HashMap<String, Tensor> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/ops-golden/golden.safetensors");
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+fn params(golden: &HashMap<String, Tensor>) -> Params {
+    let mut params = Params::new(Streams::new(0), &Device::Cpu);
+    for name in ["matrix", "vector"] {
+        params.define(name, golden[&format!("adamw.{name}.0")].shape(), Init::Constant(0.0)).unwrap();
+    }
+    let start = ["matrix", "vector"].map(|n| (n.to_string(), golden[&format!("adamw.{n}.0")].clone()));
+    params.load("golden", &start.into_iter().collect()).unwrap();
+    params
+}
+
+/// Takes the golden steps `from..=to`.
+fn take_steps(params: &Params, adamw: &mut AdamW, golden: &HashMap<String, Tensor>, from: usize, to: usize) {
+    for step in from..=to {
+        let mut grads = Gradients::zeros(params);
+        for name in ["matrix", "vector"] {
+            grads.add_one(name, &golden[&format!("adamw.{name}.grad.{step}")], 1.0).unwrap();
+        }
+        let scale = (1.0 / (grads.norm() + 1e-6)).min(1.0);
+        adamw.step(params, &grads, 0.01 * step as f64, scale).unwrap();
+    }
+}
+
+fn values(params: &Params) -> Vec<f32> {
+    params.iter().flat_map(|(_, v)| v.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+}
+
+#[test]
+fn five_clipped_steps_equal_pytorch() {
+    let golden = golden();
+    let params = params(&golden);
+    let mut adamw = AdamW::new(&params, AdamWConfig::default());
+    take_steps(&params, &mut adamw, &golden, 1, 5);
+    let want: Vec<f32> = ["matrix", "vector"]
+        .iter()
+        .flat_map(|n| golden[&format!("adamw.{n}.5")].flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        .collect();
+    for (got, want) in values(&params).iter().zip(&want) {
+        assert!((got - want).abs() < 1e-6, "{got} against {want}");
+    }
+}
+
+#[test]
+fn a_restored_state_continues_to_the_same_bits() {
+    let golden = golden();
+    let (unbroken, broken) = (params(&golden), params(&golden));
+    let mut adamw = AdamW::new(&unbroken, AdamWConfig::default());
+    take_steps(&unbroken, &mut adamw, &golden, 1, 5);
+
+    let mut first = AdamW::new(&broken, AdamWConfig::default());
+    take_steps(&broken, &mut first, &golden, 1, 2);
+    let (state, steps) = (first.state().unwrap(), first.steps());
+    drop(first);
+    let mut second = AdamW::new(&broken, AdamWConfig::default());
+    second.load_state("state", &state, steps).unwrap();
+    take_steps(&broken, &mut second, &golden, 3, 5);
+
+    let bits = |p: &Params| values(p).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    assert_eq!(bits(&unbroken), bits(&broken));
+}
+
+#[test]
+fn a_state_of_other_parameters_is_refused() {
+    let golden = golden();
+    let params = params(&golden);
+    let mut adamw = AdamW::new(&params, AdamWConfig::default());
+    let mut state = adamw.state().unwrap();
+    state.remove("second.vector");
+    let message = adamw.load_state("optimizer.safetensors", &state, 1).unwrap_err().to_string();
+    assert_eq!(message, "optimizer.safetensors does not fit this model: missing `second.vector`");
+}
+
+#[test]
+fn a_parameter_without_gradient_is_an_error_not_a_silent_standstill() {
+    let mut params = Params::new(Streams::new(0), &Device::Cpu);
+    let used = params.define("used", 3, Init::Constant(1.0)).unwrap();
+    params.define("unused", 3, Init::Constant(1.0)).unwrap();
+    let grads = used.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    let error = Gradients::zeros(&params).add(&params, &grads, 1.0).unwrap_err();
+    assert!(matches!(error, AdamWError::NoGradient(name) if name == "unused"));
+}
+
+#[test]
+fn a_non_finite_gradient_shows_in_the_norm() {
+    let mut params = Params::new(Streams::new(0), &Device::Cpu);
+    params.define("x", 2, Init::Constant(1.0)).unwrap();
+    let mut grads = Gradients::zeros(&params);
+    grads.add_one("x", &Tensor::new(&[f32::NAN, 1.0], &Device::Cpu).unwrap(), 1.0).unwrap();
+    assert!(!grads.norm().is_finite());
+}
