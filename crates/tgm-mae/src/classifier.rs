@@ -1,0 +1,51 @@
+//! The encoder with a classification head.
+
+use candle_core::Tensor;
+use tgm_ops::{Init, Params};
+
+use crate::block::{Dense, Norm};
+use crate::{Encoder, MaeConfig, MaeError};
+
+/// A fine-tuned model: clip in, class scores out.
+#[derive(Clone, Debug)]
+pub struct Classifier {
+    encoder: Encoder,
+    /// With mean pooling, its layer norm; without, the first token is classified, as `transformers` does.
+    pooled_norm: Option<Norm>,
+    head: Dense,
+}
+
+impl Classifier {
+    /// Defines the parameters of encoder and head. A config without `final_norm` pools by the mean.
+    ///
+    /// # Errors
+    /// When the config is invalid.
+    pub fn new(config: &MaeConfig, classes: usize, params: &mut Params) -> Result<Self, MaeError> {
+        let encoder = Encoder::new(config, params)?;
+        let dim = config.encoder.dim;
+        params.scope("classifier", |params| {
+            let pooled_norm = match config.final_norm {
+                true => None,
+                false => Some(params.scope("norm", |p| Norm::new(dim, config.head_norm_eps, p))?),
+            };
+            // VideoMAE: truncated normal times `init_scale` 0.001.
+            let init = Init::TruncatedNormal { std: 0.02 * 0.001, cut: 0.02 * 0.001 };
+            let head = params
+                .scope("head", |p| Dense::with_init(dim, classes, true, init, Init::Constant(0.0), p))?;
+            Ok(Self { encoder, pooled_norm, head })
+        })
+    }
+
+    /// Class scores `[B, classes]` of clips `[B, N, P]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, tubelets: &Tensor) -> Result<Tensor, MaeError> {
+        let tokens = self.encoder.forward_all(tubelets)?;
+        let pooled = match &self.pooled_norm {
+            Some(norm) => norm.forward(&tokens.mean(1)?)?,
+            None => tokens.narrow(1, 0, 1)?.squeeze(1)?,
+        };
+        Ok(self.head.forward(&pooled)?)
+    }
+}

@@ -1,0 +1,58 @@
+//! The decoder: from encoded visible tubelets to the pixels of hidden ones.
+
+use candle_core::Tensor;
+use tgm_ops::{Init, Params, gather_tokens};
+
+use crate::block::{Block, Dense, Norm, stack};
+use crate::position::sinusoid_table;
+use crate::{MaeConfig, MaeError, TokenSplit};
+
+/// A small transformer over visible tokens and mask tokens.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    projection: Dense,
+    mask_token: Tensor,
+    positions: Tensor,
+    blocks: Vec<Block>,
+    norm: Norm,
+    head: Dense,
+}
+
+impl Decoder {
+    /// Defines the parameters `projection.weight`, `mask_token` and `decoder.…`.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(config: &MaeConfig, params: &mut Params) -> Result<Self, MaeError> {
+        let dim = config.decoder.dim;
+        let projection = params.scope("projection", |p| Dense::new(config.encoder.dim, dim, false, p))?;
+        let mask_token = params.define("mask_token", dim, Init::TruncatedNormal { std: 0.02, cut: 0.02 })?;
+        params.scope("decoder", |params| {
+            Ok(Self {
+                projection,
+                mask_token,
+                positions: sinusoid_table(config.tokens(), dim, params.device())?,
+                blocks: stack(&config.decoder, config.layer_norm_eps, config.qv_bias, params)?,
+                norm: params.scope("norm", |p| Norm::new(dim, config.head_norm_eps, p))?,
+                head: params.scope("head", |p| Dense::new(dim, config.tubelet_len(), true, p))?,
+            })
+        })
+    }
+
+    /// From `encoded` `[B, Nv, D]` to the predicted pixels of the split's targets, `[B, Nt, P]`.
+    ///
+    /// Mask tokens stand behind the visible ones; the clip's order is not restored, positions tell it.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, encoded: &Tensor, split: &TokenSplit) -> Result<Tensor, MaeError> {
+        let visible = (self.projection.forward(encoded)? + gather_tokens(&self.positions, split.visible())?)?;
+        let masked = gather_tokens(&self.positions, split.targets())?.broadcast_add(&self.mask_token)?;
+        let mut x = Tensor::cat(&[&visible, &masked], 1)?;
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        let masked = x.narrow(1, visible.dims()[1], masked.dims()[1])?;
+        Ok(self.head.forward(&self.norm.forward(&masked)?)?)
+    }
+}

@@ -1,0 +1,70 @@
+//! The encoder: patch embedding, positions, blocks.
+
+use candle_core::Tensor;
+use tgm_ops::{Init, Params, gather_tokens};
+
+use crate::block::{Block, Dense, Norm, stack};
+use crate::position::sinusoid_table;
+use crate::{MaeConfig, MaeError};
+
+/// A vision transformer over tubelets.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    embed: Dense,
+    positions: Tensor,
+    blocks: Vec<Block>,
+    norm: Option<Norm>,
+}
+
+impl Encoder {
+    /// Defines the encoder's parameters under `encoder.`.
+    ///
+    /// # Errors
+    /// When the config is invalid or a name is taken.
+    pub fn new(config: &MaeConfig, params: &mut Params) -> Result<Self, MaeError> {
+        config.validate()?;
+        let (dim, len) = (config.encoder.dim, config.tubelet_len());
+        params.scope("encoder", |params| {
+            // VideoMAE embeds with a 3-D convolution at PyTorch's default initialisation: uniform in ±1/√fan-in.
+            let init = Init::Uniform { bound: (len as f64).sqrt().recip() };
+            Ok(Self {
+                embed: params.scope("embed", |p| Dense::with_init(len, dim, true, init, init, p))?,
+                positions: sinusoid_table(config.tokens(), dim, params.device())?,
+                blocks: stack(&config.encoder, config.layer_norm_eps, config.qv_bias, params)?,
+                norm: match config.final_norm {
+                    true => Some(params.scope("norm", |p| Norm::new(dim, config.layer_norm_eps, p))?),
+                    false => None,
+                },
+            })
+        })
+    }
+
+    /// Encodes the tubelets `visible` (`[B, Nv]`, `u32`) of `tubelets` `[B, N, P]`: `[B, Nv, D]`.
+    ///
+    /// Tubelets are selected *before* the embedding, so hidden ones cost nothing.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, tubelets: &Tensor, visible: &Tensor) -> Result<Tensor, MaeError> {
+        let embedded = self.embed.forward(&gather_tokens(tubelets, visible)?)?;
+        self.blocks_forward((embedded + gather_tokens(&self.positions, visible)?)?)
+    }
+
+    /// Encodes all tubelets `[B, N, P]`: `[B, N, D]`. For feature extraction and classification.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward_all(&self, tubelets: &Tensor) -> Result<Tensor, MaeError> {
+        self.blocks_forward(self.embed.forward(tubelets)?.broadcast_add(&self.positions)?)
+    }
+
+    fn blocks_forward(&self, mut x: Tensor) -> Result<Tensor, MaeError> {
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        Ok(match &self.norm {
+            Some(norm) => norm.forward(&x)?,
+            None => x,
+        })
+    }
+}

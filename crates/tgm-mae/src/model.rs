@@ -1,0 +1,55 @@
+//! The masked autoencoder for pretraining: the whole method in one sitting.
+
+use candle_core::Tensor;
+use tgm_ops::{Params, TargetSpec, gather_tokens, mse};
+
+use crate::{Decoder, Encoder, MaeConfig, MaeError, TokenSplit};
+
+/// Encoder, decoder and target.
+#[derive(Clone, Debug)]
+pub struct VideoMae {
+    encoder: Encoder,
+    decoder: Decoder,
+    target: TargetSpec,
+}
+
+/// What one forward pass gives.
+#[derive(Clone, Debug)]
+pub struct Reconstruction {
+    /// Encoded visible tubelets `[B, Nv, D]`, after the encoder's last norm.
+    pub encoded: Tensor,
+    /// Predicted targets `[B, Nt, P]`.
+    pub prediction: Tensor,
+    /// The targets `[B, Nt, P]`.
+    pub target: Tensor,
+    /// Mean squared error, a scalar.
+    pub loss: Tensor,
+}
+
+impl VideoMae {
+    /// Defines all parameters of the model.
+    ///
+    /// # Errors
+    /// When the config is invalid.
+    pub fn new(config: &MaeConfig, params: &mut Params) -> Result<Self, MaeError> {
+        let encoder = Encoder::new(config, params)?;
+        Ok(Self { encoder, decoder: Decoder::new(config, params)?, target: config.target() })
+    }
+
+    /// The encoder alone.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// Hides, encodes, reconstructs and compares. `tubelets` is `[B, N, P]`, channel-normalised.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, tubelets: &Tensor, split: &TokenSplit) -> Result<Reconstruction, MaeError> {
+        let encoded = self.encoder.forward(tubelets, split.visible())?;
+        let prediction = self.decoder.forward(&encoded, split)?;
+        let target = self.target.target(&gather_tokens(&tubelets.detach(), split.targets())?)?;
+        let loss = mse(&prediction, &target)?;
+        Ok(Reconstruction { encoded, prediction, target, loss })
+    }
+}

@@ -1,0 +1,139 @@
+//! Which tubelets a model sees and which it reconstructs.
+
+use candle_core::{Device, Tensor};
+use tgm_masking::Mask;
+
+use crate::{MaeConfig, MaeError};
+
+/// The tubelets of a batch, split: indices of the visible ones and of those to be reconstructed.
+#[derive(Clone, Debug)]
+pub struct TokenSplit {
+    visible: Tensor,
+    targets: Tensor,
+}
+
+impl TokenSplit {
+    /// From one mask per sample; every masked tubelet is reconstructed.
+    ///
+    /// # Errors
+    /// [`MaeError::UnequalMasks`] when the masks hide different numbers of tubelets.
+    pub fn from_masks(masks: &[Mask], device: &Device) -> Result<Self, MaeError> {
+        let targets: Vec<&[u32]> = masks.iter().map(Mask::masked).collect();
+        Self::with_targets(masks, &targets, device)
+    }
+
+    /// From one mask per sample, reconstructing only `targets`, a part of each mask's masked tubelets: VideoMAEv2's decoder
+    /// masking (see `tgm_masking`'s running-cell masking).
+    ///
+    /// # Errors
+    /// [`MaeError::UnequalMasks`] when the counts differ between samples.
+    pub fn with_targets(masks: &[Mask], targets: &[&[u32]], device: &Device) -> Result<Self, MaeError> {
+        let visible: Vec<&[u32]> = masks.iter().map(Mask::visible).collect();
+        Ok(Self { visible: index_tensor(&visible, device)?, targets: index_tensor(targets, device)? })
+    }
+
+    /// From flags per tubelet (`true` = masked), as Hugging Face's `bool_masked_pos` gives them. Unlike a [`Mask`], the
+    /// counts need only agree between samples, not between temporal slots.
+    ///
+    /// # Errors
+    /// [`MaeError::UnequalMasks`] when the samples hide different numbers of tubelets; [`MaeError::Input`] when a sample
+    /// shows or hides none.
+    pub fn from_bools(masked: &[Vec<bool>], device: &Device) -> Result<Self, MaeError> {
+        let pick = |wanted: bool| -> Vec<Vec<u32>> {
+            let indices = |flags: &Vec<bool>| {
+                (0u32..).zip(flags).filter(|(_, m)| **m == wanted).map(|(i, _)| i).collect()
+            };
+            masked.iter().map(indices).collect()
+        };
+        let (visible, targets) = (pick(false), pick(true));
+        let slices = |lists: &'_ [Vec<u32>]| -> Result<Tensor, MaeError> {
+            index_tensor(&lists.iter().map(Vec::as_slice).collect::<Vec<_>>(), device)
+        };
+        Ok(Self { targets: slices(&targets)?, visible: slices(&visible)? })
+    }
+
+    /// Indices of the visible tubelets, `[B, Nv]` of `u32`.
+    pub fn visible(&self) -> &Tensor {
+        &self.visible
+    }
+
+    /// Indices of the tubelets to be reconstructed, `[B, Nt]` of `u32`.
+    pub fn targets(&self) -> &Tensor {
+        &self.targets
+    }
+}
+
+fn index_tensor(lists: &[&[u32]], device: &Device) -> Result<Tensor, MaeError> {
+    let expected = lists.first().map_or(0, |l| l.len());
+    if let Some((sample, list)) = lists.iter().enumerate().find(|(_, l)| l.len() != expected) {
+        return Err(MaeError::UnequalMasks { sample, expected, found: list.len() });
+    }
+    if expected == 0 {
+        return Err(MaeError::Input(
+            "a masked autoencoder needs visible and masked tubelets in every clip".into(),
+        ));
+    }
+    Ok(Tensor::from_vec(lists.concat(), (lists.len(), expected), device)?)
+}
+
+/// Cuts normalised pixels `[B, T, C, H, W]` into tubelets `[B, N, P]`, each laid out `[t, y, x, c]`.
+///
+/// # Errors
+/// [`MaeError::Input`] when the clip has another size than the model's.
+pub fn tubelets_from_pixels(config: &MaeConfig, pixels: &Tensor) -> Result<Tensor, MaeError> {
+    let expected = [config.frames, config.channels, config.image_size[0], config.image_size[1]];
+    if pixels.rank() != 5 || pixels.dims()[1..] != expected {
+        let [t, c, h, w] = expected;
+        let found = pixels.dims();
+        return Err(MaeError::Input(format!(
+            "pixel_values is {found:?}, this model takes [B, {t}, {c}, {h}, {w}]"
+        )));
+    }
+    let batch = pixels.dims()[0];
+    let ([slots, rows, cols], [ph, pw]) = (config.grid(), config.patch);
+    // Two steps of at most six dimensions: rows of patches first, then columns.
+    let by_rows = pixels
+        .reshape(vec![batch * slots, config.tubelet, config.channels, rows, ph, cols * pw])?
+        .permute(vec![0, 3, 1, 4, 5, 2])?
+        .contiguous()?;
+    let by_cols = by_rows
+        .reshape(vec![batch * slots * rows, config.tubelet * ph, cols, pw * config.channels])?
+        .permute(vec![0, 2, 1, 3])?
+        .contiguous()?;
+    Ok(by_cols.reshape((batch, config.tokens(), config.tubelet_len()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tubelet_is_pixel_major_and_channel_minor() {
+        let config =
+            MaeConfig { frames: 2, image_size: [4, 4], channels: 3, patch: [2, 2], ..MaeConfig::micro() };
+        // Pixel (t, c, y, x) has the value 1000 t + 100 c + 10 y + x.
+        let value = |i: usize| (1000 * (i / 48) + 100 * (i / 16 % 3) + 10 * (i / 4 % 4) + i % 4) as f32;
+        let pixels = Tensor::from_vec((0..96).map(value).collect(), (1, 2, 3, 4, 4), &Device::Cpu).unwrap();
+        let tubelets = tubelets_from_pixels(&config, &pixels).unwrap();
+        let second = tubelets.to_vec3::<f32>().unwrap()[0][1].clone();
+        let expected: Vec<f32> = [0, 1000]
+            .into_iter()
+            .flat_map(|t| [2, 3, 12, 13].map(|yx| [t + yx, t + 100 + yx, t + 200 + yx]))
+            .flatten()
+            .map(|v| v as f32)
+            .collect();
+        assert_eq!(second, expected);
+    }
+
+    #[test]
+    fn unequal_masks_name_the_sample() {
+        let masks = [vec![true, false, false], vec![true, true, false]];
+        let error = TokenSplit::from_bools(&masks, &Device::Cpu).unwrap_err();
+        assert!(matches!(error, MaeError::UnequalMasks { sample: 1, expected: 1, found: 2 }), "{error}");
+    }
+
+    #[test]
+    fn a_clip_with_nothing_visible_is_refused() {
+        assert!(TokenSplit::from_bools(&[vec![true, true]], &Device::Cpu).is_err());
+    }
+}
