@@ -64,7 +64,7 @@ fn deny() -> Result {
         }
         spoken(&mut cargo(["install", "cargo-deny", "--locked"]))?;
     }
-    spoken(&mut cargo(["deny", "--locked", "check", "licenses", "bans", "sources"]))
+    spoken(&mut cargo(["deny", "--locked", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))
 }
 
 /// Each crate by itself: in a build of the whole workspace a crate may lean on features that only its

@@ -13,6 +13,7 @@ mod probe;
 mod setup;
 mod tidy;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use command::{Failure, Result, no_arguments};
@@ -73,7 +74,8 @@ fn dispatch(args: &[String]) -> Result {
 }
 
 fn help() -> Result {
-    print!("{HELP}");
+    // A reader that has seen enough (`| head`) is no failure.
+    let _ = std::io::stdout().write_all(HELP.as_bytes());
     Ok(())
 }
 
