@@ -1,2 +1,54 @@
-//! tgm-clip
+//! How well each patch of a frame matches a caption.
+//!
+//! A frozen CLIP (Radford et al., arXiv 2103.00020) in the Hugging Face layout embeds captions, images and *patches*
+//! of images into one space; [`ClipModel::score`] turns frames and a caption's embedding into score maps on the grid
+//! of the masked autoencoder, for text-guided masking.
+//!
+//! The towers are written here and not taken from `candle-transformers`: its CLIP gives no projected patch tokens,
+//! does not interpolate positions, has quick-GELU and the layer-norm epsilon fixed, and ignores `eos_token_id`. Names of
+//! weights, configuration and results are those of `transformers`; loading is strict in both directions, and nothing in
+//! a pickle is executed.
+//!
+//! ```
+//! use candle_core::Device;
+//! use tgm_clip::{ClipModel, Frames, ModelSource, ScoreOptions, slots};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A tiny random CLIP. A real one: `ModelSource::vit_b32()`, or a folder with its files.
+//! let source: ModelSource = "../../fixtures/clip-quick-gelu".parse()?;
+//! let clip = ClipModel::load(&source, &Device::Cpu)?;
+//!
+//! let text = clip.embed_text(&["a red circle moves to the left"])?;
+//! assert_eq!(text.truncated, 0);
+//!
+//! let (height, width) = (48, 64);
+//! let bytes = vec![127; 4 * height * width * 3]; // four grey frames
+//! let frames = Frames::new(&bytes, height, width)?;
+//! let scores = clip.score(frames, &text.embeddings.get(0)?, (6, 8), &ScoreOptions::default())?;
+//! assert_eq!(slots(&scores, 6 * 8, 2)?.len(), 2 * 6 * 8); // tubelets of two frames
+//! # Ok(())
+//! # }
+//! ```
 #![deny(missing_docs)]
+
+mod blocks;
+mod config;
+mod error;
+mod frames;
+mod hub;
+mod interpolate;
+mod model;
+mod score;
+mod source;
+mod text;
+mod tokenizer;
+mod vision;
+mod weights;
+
+pub use error::ClipError;
+pub use frames::Frames;
+pub use model::{ClipModel, TextEmbeddings};
+pub use score::{Resample, ScoreOptions, slots};
+pub use source::ModelSource;
+pub use tokenizer::Tokens;
+pub use vision::PatchFeatures;

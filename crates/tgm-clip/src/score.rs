@@ -1,0 +1,124 @@
+//! How well each patch of a frame matches a caption.
+
+use candle_core::{D, DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::interpolate::{Kernel, interpolate};
+use crate::{ClipError, ClipModel, Frames, PatchFeatures};
+
+/// How CLIP's patch grid (7×7 for ViT-B/32 at 224 pixels) becomes the grid of the masked autoencoder (14×14). The paper
+/// does not say how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resample {
+    /// CLIP sees the frame at the size that it was trained on; the score map is interpolated bilinearly.
+    #[default]
+    Map,
+    /// CLIP sees the frame enlarged until it has one patch per cell; its position embedding is interpolated (bicubic,
+    /// as in `transformers`). About four times the work for 14×14 from ViT-B/32, and a finer map.
+    Positions,
+}
+
+/// Everything that changes scores beside model, frames and text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScoreOptions {
+    /// Which features stand for a patch. Default: `plain`, the paper's likely reading.
+    pub features: PatchFeatures,
+    /// How a map gets the wanted grid. Default: `map`, the cheaper one.
+    pub resample: Resample,
+}
+
+/// Frames that go through CLIP together: enough to fill the matrix products, little enough to stay in a few 100 MB.
+const FRAMES_PER_PASS: usize = 16;
+
+impl ClipModel {
+    /// Scores `[F, rows, cols]`, frame by frame and row by row: the cosine between each patch and the text embedding
+    /// `[E]` (of any length). For [`PatchFeatures::Surgery`] the cosine with the empty caption is subtracted.
+    ///
+    /// The map covers the whole frame whatever its shape: the sides are scaled independently to the square that CLIP
+    /// takes, or to `rows × cols` patches.
+    ///
+    /// # Errors
+    /// [`ClipError::Shape`] for a text embedding of another dimension or an empty grid.
+    pub fn score(
+        &self,
+        frames: Frames<'_>,
+        text: &Tensor,
+        (rows, cols): (usize, usize),
+        options: &ScoreOptions,
+    ) -> Result<Vec<f32>, ClipError> {
+        if rows == 0 || cols == 0 {
+            return Err(ClipError::Shape {
+                what: "score grid",
+                got: format!("{rows}×{cols}"),
+                expected: "at least 1×1".into(),
+            });
+        }
+        let direction = self.direction(text, options.features)?;
+        let side = self.image_size() / self.patch_size();
+        let (height, width, grid) = match options.resample {
+            Resample::Map => (self.image_size(), self.image_size(), (side, side)),
+            Resample::Positions => (rows * self.patch_size(), cols * self.patch_size(), (rows, cols)),
+        };
+        let mut scores = Vec::with_capacity(frames.count() * rows * cols);
+        for chunk in frames.chunks(FRAMES_PER_PASS) {
+            let pixels = chunk.to_pixels(height, width, self.device())?;
+            let features = unit(&self.patch_features(&pixels, options.features)?)?;
+            let mut map = features.broadcast_matmul(&direction)?.reshape((chunk.count(), grid.0, grid.1))?;
+            if grid != (rows, cols) {
+                map = interpolate(&map, rows, cols, Kernel::Linear)?;
+            }
+            scores.extend(map.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(scores)
+    }
+
+    /// What unit patch features are multiplied with: `[E, 1]`.
+    fn direction(&self, text: &Tensor, features: PatchFeatures) -> Result<Tensor, ClipError> {
+        if text.dims() != [self.embedding_dim()] {
+            return Err(ClipError::Shape {
+                what: "text embedding",
+                got: format!("{:?}", text.dims()),
+                expected: format!("[{}]", self.embedding_dim()),
+            });
+        }
+        let text = unit(&text.to_device(self.device())?.to_dtype(DType::F32)?)?;
+        let direction = match features {
+            PatchFeatures::Plain | PatchFeatures::Value => text,
+            PatchFeatures::Surgery => (text - self.empty_caption())?,
+        };
+        Ok(direction.unsqueeze(1)?)
+    }
+}
+
+/// `x / |x|` along the last dimension; a zero vector stays zero.
+pub(crate) fn unit(x: &Tensor) -> candle_core::Result<Tensor> {
+    let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
+    x.broadcast_div(&norm)
+}
+
+/// The mean over the frames of each temporal slot: `[F, cells]` to `[F / frames_per_slot, cells]` (a tubelet of two
+/// frames has one score).
+///
+/// # Errors
+/// [`ClipError::Shape`] unless the scores fill whole slots.
+///
+/// ```
+/// let two_frames_of_three_cells = [0.0, 1.0, 2.0, 4.0, 1.0, 0.0];
+/// assert_eq!(tgm_clip::slots(&two_frames_of_three_cells, 3, 2).unwrap(), [2.0, 1.0, 1.0]);
+/// ```
+pub fn slots(scores: &[f32], cells: usize, frames_per_slot: usize) -> Result<Vec<f32>, ClipError> {
+    let slot = cells * frames_per_slot;
+    if slot == 0 || !scores.len().is_multiple_of(slot) {
+        return Err(ClipError::Shape {
+            what: "scores",
+            got: format!("{} values", scores.len()),
+            expected: format!("a multiple of {frames_per_slot} frames × {cells} cells"),
+        });
+    }
+    let mean = |slot: &[f32], cell: usize| {
+        slot.iter().skip(cell).step_by(cells).sum::<f32>() / frames_per_slot as f32
+    };
+    Ok(scores.chunks_exact(slot).flat_map(|slot| (0..cells).map(move |cell| mean(slot, cell))).collect())
+}
