@@ -1,2 +1,233 @@
-//! tgm-contrastive
+//! The masked video-text contrastive loss.
+//!
+//! The tokens that the masked autoencoder's encoder made of the *visible* tubelets are averaged, projected, and compared
+//! with frozen text embeddings of the clips' captions (arXiv 2408.00759, the unified framework). The encoder runs once
+//! for both losses, so the contrastive term costs next to nothing.
+//!
+//! The paper says "InfoNCE" and no more; what it leaves open is decided thus, and [`ContrastiveConfig`] says which
+//! decisions can be changed: one linear map on the video side only (the text tower is frozen), the mean of the
+//! video→text and text→video directions, a learnable temperature as in CLIP.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use tgm_contrastive::{ContrastiveConfig, ContrastiveHead, pool};
+//! use tgm_ops::Params;
+//! use tgm_random::Streams;
+//!
+//! let mut params = Params::new(Streams::new(0), &Device::Cpu);
+//! let head = ContrastiveHead::new(8, 4, &ContrastiveConfig::default(), &mut params)?;
+//! let tokens = Tensor::zeros((2, 5, 8), DType::F32, &Device::Cpu)?; // [B, Nv, D] from the encoder
+//! let texts = Tensor::new(&[[1f32, 0., 0., 0.], [0., 1., 0., 0.]], &Device::Cpu)?; // [B, E] from CLIP
+//! let out = head.loss(&pool(&tokens)?, &texts, &["a cat", "a dog"])?;
+//! assert_eq!(out.relative, 1.0); // clips that tell nothing: the loss is ln 2
+//! # Ok::<(), tgm_contrastive::ContrastiveError>(())
+//! ```
 #![deny(missing_docs)]
+
+use candle_core::{D, DType, Tensor};
+use serde::{Deserialize, Serialize};
+use tgm_ops::{Init, ParamError, Params, linear, log_softmax};
+use thiserror::Error;
+
+/// What can go wrong with the contrastive head.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ContrastiveError {
+    /// A contrast needs at least two clips.
+    #[error("a contrastive loss over a batch of {0} has nothing to contrast: use a batch of 2 or more")]
+    BatchTooSmall(usize),
+    /// Videos, texts and captions of a batch differ in number, or an embedding has another width.
+    #[error("{videos:?} videos against {texts:?} text embeddings and {captions} captions")]
+    Shape {
+        /// Shape of the pooled video tokens, `[B, D]`.
+        videos: Vec<usize>,
+        /// Shape of the text embeddings, `[B, E]`.
+        texts: Vec<usize>,
+        /// Number of captions.
+        captions: usize,
+    },
+    /// A setting is out of range.
+    #[error("contrastive config: {0}")]
+    Config(String),
+    /// The head's parameters cannot be defined.
+    #[error(transparent)]
+    Params(#[from] ParamError),
+    /// candle refused a tensor operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// The decisions that the paper leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContrastiveConfig {
+    /// The initial temperature τ; logits are cosines divided by it. CLIP: 0.07. The paper does not say.
+    pub temperature: f64,
+    /// The largest factor 1/τ that training may reach. CLIP: 100.
+    pub max_scale: f64,
+    /// Learn the temperature. CLIP: yes. The paper does not say.
+    pub learn_temperature: bool,
+    /// Do not count clips with the identical caption as each other's negatives. The paper does not say; with captions from
+    /// a small vocabulary, or several clips of one video, they would be false negatives.
+    pub mask_identical_captions: bool,
+}
+
+impl Default for ContrastiveConfig {
+    fn default() -> Self {
+        Self { temperature: 0.07, max_scale: 100.0, learn_temperature: true, mask_identical_captions: true }
+    }
+}
+
+/// The projection of the video side, and the temperature.
+#[derive(Clone, Debug)]
+pub struct ContrastiveHead {
+    config: ContrastiveConfig,
+    /// `[E, D]`.
+    projection: Tensor,
+    /// ln(1/τ), a scalar.
+    log_scale: Tensor,
+}
+
+/// What the loss of one batch gives.
+#[derive(Clone, Debug)]
+pub struct Contrast {
+    /// The loss, a scalar: the mean of both directions.
+    pub loss: Tensor,
+    /// The loss divided by ln B: 1 is guessing, 0 is perfect, whatever the batch.
+    pub relative: f64,
+    /// Share of clips whose own caption is the best match among the batch's.
+    pub top1: f64,
+    /// The factor 1/τ in force.
+    pub scale: f64,
+}
+
+/// The mean of the encoded visible tokens: `[B, Nv, D]` to `[B, D]`.
+///
+/// # Errors
+/// When the input is no batch of tokens.
+pub fn pool(tokens: &Tensor) -> Result<Tensor, ContrastiveError> {
+    tokens.dims3()?;
+    Ok(tokens.mean(1)?)
+}
+
+impl ContrastiveHead {
+    /// The prefix of the head's parameter names.
+    pub const PREFIX: &'static str = "contrastive.";
+
+    /// A head from encoder width `dim` to text embeddings of width `text_dim`.
+    ///
+    /// # Errors
+    /// [`ContrastiveError::Config`] when the temperature is not positive or beyond the largest scale.
+    pub fn new(
+        dim: usize,
+        text_dim: usize,
+        config: &ContrastiveConfig,
+        params: &mut Params,
+    ) -> Result<Self, ContrastiveError> {
+        let scale = config.temperature.recip();
+        if !(scale.is_finite() && scale > 0.0 && scale <= config.max_scale) {
+            let (temperature, max) = (config.temperature, config.max_scale);
+            return Err(ContrastiveError::Config(format!(
+                "temperature {temperature} must be positive and at least 1/{max}, the inverse of max_scale"
+            )));
+        }
+        params.scope("contrastive", |params| {
+            let projection = params.define("projection.weight", (text_dim, dim), Init::XavierUniform)?;
+            let log_scale = if config.learn_temperature {
+                params.define("log_scale", (), Init::Constant(scale.ln()))?
+            } else {
+                Tensor::new(scale.ln() as f32, params.device())?
+            };
+            Ok(Self { config: *config, projection, log_scale })
+        })
+    }
+
+    /// Clips in the space of the texts: `[B, D]` to unit vectors `[B, E]`.
+    ///
+    /// # Errors
+    /// When the width is not the head's.
+    pub fn embed(&self, pooled: &Tensor) -> Result<Tensor, ContrastiveError> {
+        unit(&linear(pooled, &self.projection, None)?)
+    }
+
+    /// The symmetric InfoNCE of a batch.
+    ///
+    /// `pooled` is `[B, D]` (see [`pool`]); `texts` is `[B, E]`, frozen, of any length; `captions` are the texts
+    /// themselves, to recognise identical ones.
+    ///
+    /// # Errors
+    /// [`ContrastiveError::BatchTooSmall`] or [`ContrastiveError::Shape`].
+    pub fn loss<S: AsRef<str>>(
+        &self,
+        pooled: &Tensor,
+        texts: &Tensor,
+        captions: &[S],
+    ) -> Result<Contrast, ContrastiveError> {
+        let batch = captions.len();
+        if pooled.rank() != 2
+            || pooled.dims()[0] != batch
+            || texts.dims() != [batch, self.projection.dims()[0]]
+        {
+            let (videos, texts) = (pooled.dims().to_vec(), texts.dims().to_vec());
+            return Err(ContrastiveError::Shape { videos, texts, captions: batch });
+        }
+        if batch < 2 {
+            return Err(ContrastiveError::BatchTooSmall(batch));
+        }
+        let texts = unit(&texts.detach().to_dtype(DType::F32)?)?;
+        let scale = self.log_scale.exp()?;
+        let similarity = self.embed(pooled)?.matmul(&texts.t()?)?;
+        let logits = similarity.broadcast_mul(&scale)?;
+        let logits = match self.false_negatives(captions) {
+            Some(bias) => (logits + Tensor::from_vec(bias, (batch, batch), texts.device())?)?,
+            None => logits,
+        };
+        let own = Tensor::eye(batch, DType::F32, texts.device())?;
+        let direction = |logits: &Tensor| (log_softmax(logits)? * &own)?.sum_all()? / -(batch as f64);
+        let loss = ((direction(&logits)? + direction(&logits.t()?.contiguous()?)?)? * 0.5)?;
+        let best = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let hits = best.iter().enumerate().filter(|(i, best)| *i == **best as usize).count();
+        Ok(Contrast {
+            relative: f64::from(loss.to_scalar::<f32>()?) / (batch as f64).ln(),
+            top1: hits as f64 / batch as f64,
+            scale: f64::from(scale.to_scalar::<f32>()?),
+            loss,
+        })
+    }
+
+    /// What is added to the logits `[B, B]` of pairs with identical captions, or nothing when there are none.
+    fn false_negatives<S: AsRef<str>>(&self, captions: &[S]) -> Option<Vec<f32>> {
+        /// Far below any logit, yet finite: a row of infinities would become NaN.
+        const EXCLUDED: f32 = -1e9;
+        if !self.config.mask_identical_captions {
+            return None;
+        }
+        let batch = captions.len();
+        let same = |i: usize, j: usize| i != j && captions[i].as_ref() == captions[j].as_ref();
+        let bias: Vec<f32> =
+            (0..batch * batch).map(|x| if same(x / batch, x % batch) { EXCLUDED } else { 0.0 }).collect();
+        bias.iter().any(|&b| b != 0.0).then_some(bias)
+    }
+
+    /// Keeps 1/τ within `max_scale`; to be called after every optimiser step, as CLIP does. (Clamping in the loss instead
+    /// would leave a temperature beyond the bound without gradient, hence stuck.)
+    ///
+    /// # Errors
+    /// When the variable cannot be written.
+    pub fn constrain(&self, params: &Params) -> Result<(), ContrastiveError> {
+        if let Some(var) = params.get("contrastive.log_scale") {
+            let bound = self.config.max_scale.ln() as f32;
+            if var.to_scalar::<f32>()? > bound {
+                var.set(&Tensor::new(bound, var.device())?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of unit length.
+fn unit(x: &Tensor) -> Result<Tensor, ContrastiveError> {
+    // Inside the root, so that a zero row has a finite gradient.
+    let length = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-12)?.sqrt()?;
+    Ok(x.broadcast_div(&length)?)
+}
