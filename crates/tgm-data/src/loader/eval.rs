@@ -1,0 +1,66 @@
+//! The test clips of every row, in order.
+
+use super::config::{ClipConfig, LoaderConfig, TestViews};
+use super::maker::Maker;
+use super::pool::OrderedPool;
+use super::sample::Sample;
+use super::{ClipError, LoaderError, Subset};
+
+/// Yields, row by row, the test clips of a video: `views × crops` of them, time before space.
+///
+/// Every row comes, in the order of the subset, or there is an error: a result over the videos that happen to
+/// decode is not the result over the dataset.
+pub struct EvalLoader {
+    pool: OrderedPool<Result<Vec<Sample>, ClipError>>,
+    data: Subset,
+    next: usize,
+    failed: bool,
+}
+
+impl EvalLoader {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// [`LoaderError`] for an impossible configuration.
+    pub fn new(
+        data: &Subset,
+        clips: &ClipConfig,
+        loader: &LoaderConfig,
+        views: TestViews,
+    ) -> Result<Self, LoaderError> {
+        let crops = views.crops()?;
+        let maker = Maker::new(data, clips, loader)?;
+        let workers = loader.threads();
+        let end = data.rows().len() as u64;
+        let per_row = (views.views * crops.len()) as u64;
+        let make = move |position: u64| {
+            let row = maker.data.manifest().row(maker.data.rows()[position as usize] as usize);
+            maker.test(row, views, &crops, position * per_row)
+        };
+        let pool = OrderedPool::new(workers, workers * loader.prefetch.max(1), 0, end, make)
+            .map_err(LoaderError::Threads)?;
+        Ok(Self { pool, data: data.clone(), next: 0, failed: false })
+    }
+}
+
+impl Iterator for EvalLoader {
+    type Item = Result<Vec<Sample>, LoaderError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let result = match self.pool.next()? {
+            Ok(Ok(samples)) => Ok(samples),
+            Ok(Err(source)) => {
+                let row = self.data.manifest().row(self.data.rows()[self.next] as usize);
+                let manifest = self.data.manifest().file().to_owned();
+                Err(LoaderError::BadVideo { manifest, line: row.line(), source })
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.next += 1;
+        self.failed = result.is_err();
+        Some(result)
+    }
+}

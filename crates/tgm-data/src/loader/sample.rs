@@ -1,0 +1,59 @@
+//! What the loader yields.
+
+use tgm_masking::{Grid, MotionField};
+use tgm_video::{Clip, CropBox};
+
+/// One clip with everything that belongs to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The row of the manifest.
+    pub row: u32,
+    /// The video's path, as the manifest has it.
+    pub path: String,
+    /// The epoch; 0 in evaluation.
+    pub epoch: u64,
+    /// The clip's number within the epoch: with [`Self::epoch`] the name of the streams of its further draws.
+    pub number: u64,
+    /// Which test view this is: in time and in space. Both 0 in training.
+    pub view: (usize, usize),
+    /// The frames that were taken, as numbers within the video.
+    pub frames: Vec<usize>,
+    /// The part of the picture that was taken, in pixels of the video.
+    pub crop: CropBox,
+    /// Whether it was mirrored after that.
+    pub flipped: bool,
+    /// The pixels, cropped, resized, mirrored.
+    pub clip: Clip,
+    /// The tubelets' grid.
+    pub grid: Grid,
+    /// The same pixels normalised, `[N, t*p*p*3]`, a tubelet laid out `[t, y, x, c]`.
+    pub tubelets: Vec<f32>,
+    /// How the content of each tubelet moves, if that is wanted.
+    pub motion: Option<MotionField>,
+    /// One of the row's captions: in training drawn anew for each clip, in evaluation the first.
+    pub caption: Option<String>,
+    /// The class index.
+    pub label: Option<u32>,
+}
+
+/// A training batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The step that it belongs to.
+    pub step: u64,
+    /// The clips; always as many as the batch size.
+    pub samples: Vec<Sample>,
+    /// The videos that could not be used. Each has been replaced by another.
+    pub skipped: Vec<Skip>,
+}
+
+/// A video that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip {
+    /// The row of the manifest.
+    pub row: u32,
+    /// The video's path, as the manifest has it.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}

@@ -1,0 +1,124 @@
+//! Frames of a video, from the file or from memory.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tgm_video::{Frame, FrameIndex, MotionVector, ReadOptions, VideoError, VideoReader};
+
+use super::ClipError;
+
+/// An open video.
+pub(super) enum Source {
+    File(Box<VideoReader>),
+    Memory(Arc<Decoded>),
+}
+
+/// A video in memory.
+pub(super) struct Decoded {
+    index: FrameIndex,
+    frames: Vec<Frame>,
+}
+
+impl Source {
+    /// The frames at these numbers.
+    pub fn read(&mut self, numbers: &[usize]) -> Result<Vec<Frame>, VideoError> {
+        match self {
+            Self::File(reader) => reader.read(numbers),
+            Self::Memory(video) => Ok(numbers.iter().map(|&number| video.frames[number].clone()).collect()),
+        }
+    }
+
+    fn index(&self) -> &FrameIndex {
+        match self {
+            Self::File(reader) => reader.index(),
+            Self::Memory(video) => &video.index,
+        }
+    }
+
+    /// The frames on display from `start` to before `end`, in seconds from the first frame; at least one.
+    pub fn range(
+        &self,
+        file: &Path,
+        start: Option<f64>,
+        end: Option<f64>,
+    ) -> Result<Range<usize>, ClipError> {
+        let (start, end) = (start.unwrap_or(0.0), end.unwrap_or(f64::INFINITY));
+        let index = self.index();
+        let seconds = |frame: Option<usize>| frame.and_then(|frame| index.seconds(frame)).unwrap_or(0.0);
+        let last = seconds(index.len().checked_sub(1));
+        // The last frame is on display for about as long as the one before it.
+        let duration = last + (last - seconds(index.len().checked_sub(2)));
+        if start > duration {
+            return Err(ClipError::AfterEnd { file: file.to_owned(), start, duration });
+        }
+        Ok(index.range(start, end))
+    }
+}
+
+/// Decoded videos that stay in memory, until the budget is used up; then nothing more comes in.
+pub(super) struct Cache {
+    state: Mutex<State>,
+}
+
+struct State {
+    videos: HashMap<String, Arc<Decoded>>,
+    bytes_left: usize,
+}
+
+impl Cache {
+    pub fn new(bytes: usize) -> Self {
+        Self { state: Mutex::new(State { videos: HashMap::new(), bytes_left: bytes }) }
+    }
+
+    /// Opens a video; keeps it in memory when it fits.
+    pub fn open(&self, path: &str, file: &Path, options: &ReadOptions) -> Result<Source, VideoError> {
+        if let Some(video) = self.lock().videos.get(path) {
+            return Ok(Source::Memory(video.clone()));
+        }
+        let mut reader = VideoReader::open(file, options)?;
+        let frames = reader.index().len();
+        let estimate = frames * reader.probe().width as usize * reader.probe().height as usize * 3;
+        if !self.reserve(estimate) {
+            return Ok(Source::File(Box::new(reader)));
+        }
+        // A frame that no clip wants may be broken: that is no reason to fail, only not to keep the video.
+        let all: Vec<usize> = (0..frames).collect();
+        let Ok(frames) = reader.read(&all) else {
+            self.give_back(estimate);
+            return Ok(Source::File(Box::new(VideoReader::open(file, options)?)));
+        };
+        let bytes: usize = frames.iter().map(bytes_of).sum();
+        let video = Arc::new(Decoded { index: reader.index().clone(), frames });
+        let mut state = self.lock();
+        state.bytes_left = (state.bytes_left + estimate).saturating_sub(bytes);
+        if state.videos.insert(path.to_owned(), video.clone()).is_some() {
+            // Another worker decoded it at the same time; there is still only one copy.
+            state.bytes_left += bytes;
+        }
+        Ok(Source::Memory(video))
+    }
+
+    fn reserve(&self, bytes: usize) -> bool {
+        let mut state = self.lock();
+        let fits = bytes <= state.bytes_left;
+        if fits {
+            state.bytes_left -= bytes;
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.lock().bytes_left += bytes;
+    }
+
+    /// A panic elsewhere cannot leave the state half-changed.
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bytes_of(frame: &Frame) -> usize {
+    frame.rgb.len() + frame.motion.as_ref().map_or(0, |vectors| vectors.len() * size_of::<MotionVector>())
+}

@@ -1,0 +1,185 @@
+//! Training batches without end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tgm_random::Streams;
+
+use super::config::{ClipConfig, LoaderConfig};
+use super::maker::Maker;
+use super::order::Permutation;
+use super::pool::OrderedPool;
+use super::sample::{Batch, Sample, Skip};
+use super::{LoaderError, Subset};
+
+/// Yields the batches of a training run from any step on.
+///
+/// Clip `i` of step `s` is number `p = s * batch + i` of the run, so of epoch `p / rows`, in which a
+/// [`Permutation`] of its own orders the rows. Sampling, crop, flip, caption and replacement draw from streams named
+/// by epoch and number within the epoch. A batch therefore depends on seed, data, clip configuration, batch size
+/// and step only: not on the number of workers, nor on the steps before.
+pub struct TrainLoader {
+    pool: OrderedPool<Outcome>,
+    batch: usize,
+    step: u64,
+    tried: u64,
+    bad: u64,
+    reasons: HashMap<String, (u64, String)>,
+    max_bad_share: f64,
+    failed: bool,
+}
+
+/// A share of bad videos says little before this many were tried.
+const TRIED_ENOUGH: u64 = 64;
+
+/// What became of one clip: none if all candidates were bad.
+struct Outcome {
+    sample: Option<Sample>,
+    skipped: Vec<Skip>,
+}
+
+/// How a [`TrainLoader`] has fared so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LoaderStats {
+    /// How long the consumer has waited for data.
+    pub waited: Duration,
+    /// Videos that were tried.
+    pub tried: u64,
+    /// Of them, bad ones.
+    pub bad: u64,
+}
+
+impl TrainLoader {
+    /// Starts the workers on the batch of `start_step`.
+    ///
+    /// # Errors
+    /// [`LoaderError`] for an impossible configuration.
+    pub fn new(
+        data: &Subset,
+        clips: &ClipConfig,
+        loader: &LoaderConfig,
+        batch: usize,
+        streams: Streams,
+        start_step: u64,
+    ) -> Result<Self, LoaderError> {
+        if batch == 0 {
+            let allowed = "at least 1".to_owned();
+            return Err(LoaderError::BadConfig { key: "batch", value: "0".to_owned(), allowed });
+        }
+        let maker = Maker::new(data, clips, loader)?;
+        let workers = loader.threads();
+        let window = (loader.prefetch * batch).max(workers);
+        let max_replacements = loader.max_replacements;
+        let make = move |position| outcome(&maker, &streams, position, max_replacements);
+        Ok(Self {
+            pool: OrderedPool::new(workers, window, start_step * batch as u64, u64::MAX, make)
+                .map_err(LoaderError::Threads)?,
+            batch,
+            step: start_step,
+            tried: 0,
+            bad: 0,
+            reasons: HashMap::new(),
+            max_bad_share: loader.max_bad_share,
+            failed: false,
+        })
+    }
+
+    /// The next batch.
+    ///
+    /// # Errors
+    /// [`LoaderError`] when too many videos are bad or a worker failed. The loader cannot go on after that.
+    pub fn next_batch(&mut self) -> Result<Batch, LoaderError> {
+        let mut batch =
+            Batch { step: self.step, samples: Vec::with_capacity(self.batch), skipped: Vec::new() };
+        for _ in 0..self.batch {
+            let Outcome { sample, skipped } = self.pool.next().ok_or(LoaderError::Dead)??;
+            let Some(sample) = sample else {
+                let reasons = worst(&count(skipped.iter()));
+                return Err(LoaderError::NoReplacement { tried: skipped.len(), reasons });
+            };
+            self.tried += 1 + skipped.len() as u64;
+            self.bad += skipped.len() as u64;
+            batch.samples.push(sample);
+            batch.skipped.extend(skipped);
+        }
+        for (reason, (times, path)) in count(batch.skipped.iter()) {
+            self.reasons.entry(reason).or_insert((0, path)).0 += times;
+        }
+        if self.tried >= TRIED_ENOUGH && self.bad as f64 > self.max_bad_share * self.tried as f64 {
+            return Err(LoaderError::TooManyBad {
+                bad: self.bad,
+                tried: self.tried,
+                limit: self.max_bad_share,
+                reasons: worst(&self.reasons),
+            });
+        }
+        self.step += 1;
+        Ok(batch)
+    }
+
+    /// How the loader has fared since it started.
+    pub fn stats(&self) -> LoaderStats {
+        LoaderStats { waited: self.pool.waited(), tried: self.tried, bad: self.bad }
+    }
+}
+
+impl Iterator for TrainLoader {
+    type Item = Result<Batch, LoaderError>;
+
+    /// Never ends but after an error.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let batch = self.next_batch();
+        self.failed = batch.is_err();
+        Some(batch)
+    }
+}
+
+/// Makes the clip at a position of the run, of its own row or of one that stands in for it.
+fn outcome(maker: &Arc<Maker>, streams: &Streams, position: u64, max_replacements: u32) -> Outcome {
+    let rows = maker.data.rows();
+    let (epoch, number) = (position / rows.len() as u64, position % rows.len() as u64);
+    let own = Permutation::new(rows.len() as u64, &mut streams.stream("shuffle", epoch, 0)).at(number);
+    let mut others = streams.stream("replace", epoch, number);
+    let mut skipped = Vec::new();
+    let mut candidate = own as usize;
+    for _ in 0..=max_replacements {
+        let row = maker.data.manifest().row(rows[candidate] as usize);
+        match maker.train(row, streams, epoch, number) {
+            Ok(sample) => return Outcome { sample: Some(sample), skipped },
+            Err(error) => {
+                skipped.push(Skip {
+                    row: rows[candidate],
+                    path: row.path().to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+        }
+        candidate = others.random_range(0..rows.len());
+    }
+    Outcome { sample: None, skipped }
+}
+
+/// How often each reason occurs, and an example. Reasons are compared without the file that they begin with.
+fn count<'a>(skipped: impl Iterator<Item = &'a Skip>) -> HashMap<String, (u64, String)> {
+    let mut reasons = HashMap::new();
+    for skip in skipped {
+        let (before, after) = skip.reason.split_once(&skip.path).unwrap_or(("", &skip.reason));
+        let reason = if after.is_empty() { before } else { after };
+        let entry = reasons.entry(reason.trim_start_matches(": ").to_owned());
+        entry.or_insert((0, skip.path.clone())).0 += 1;
+    }
+    reasons
+}
+
+/// The three most frequent reasons.
+fn worst(reasons: &HashMap<String, (u64, String)>) -> String {
+    let mut reasons: Vec<_> = reasons.iter().collect();
+    reasons.sort_by_key(|(reason, (times, _))| (std::cmp::Reverse(*times), (*reason).clone()));
+    let show = |(reason, (times, path)): &(&String, &(u64, String))| format!("{times} × {reason}, as {path}");
+    reasons.iter().take(3).map(show).collect::<Vec<_>>().join("; ")
+}
