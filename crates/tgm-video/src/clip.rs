@@ -51,10 +51,13 @@ impl Clip {
     /// # Errors
     /// [`VideoError::SizeChanged`] when the frames differ in size, [`VideoError::Invalid`] when the crop leaves them.
     pub fn from_frames(frames: &[Frame], view: &View) -> Result<Self, VideoError> {
+        if view.size == 0 {
+            return Err(VideoError::invalid("the clip's size", 0, "it must be at least 1 pixel"));
+        }
         let size = view.size as usize;
         let mut resizer = Resizer::default();
         let mut data = vec![0; frames.len() * size * size * 3];
-        for (frame, target) in frames.iter().zip(data.chunks_exact_mut((size * size * 3).max(1))) {
+        for (frame, target) in frames.iter().zip(data.chunks_exact_mut(size * size * 3)) {
             frame.same_size_as(&frames[0])?;
             resizer.resize(frame, view, target)?;
         }
@@ -138,7 +141,7 @@ impl Resizer {
             .map_err(|error| refuse(&error))?;
         self.inner.resize(&source, &mut image, &options).map_err(|error| refuse(&error))?;
         if view.flipped {
-            target.chunks_exact_mut((view.size as usize * 3).max(1)).for_each(mirror);
+            target.chunks_exact_mut(view.size as usize * 3).for_each(mirror);
         }
         Ok(())
     }

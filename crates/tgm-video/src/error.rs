@@ -72,12 +72,13 @@ pub enum VideoError {
         /// The file.
         path: PathBuf,
     },
-    /// The file ends before the data that its own index promises.
+    /// The file ends before the data that its own index or length promises. Containers that promise nothing, such as MPEG
+    /// program and transport streams, cannot be told to be truncated.
     #[error("{}: truncated: {found} of {expected} video packets are there; fetch the file again, or set `allow_truncated`", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
-        /// Packets the container's index lists (at least one more than found when the index does not tell).
+        /// Packets the container's index lists; one more than found when it does not tell.
         expected: usize,
         /// Whole packets in the file.
         found: usize,

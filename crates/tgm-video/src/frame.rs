@@ -19,7 +19,8 @@ pub struct Frame {
     pub seconds: f64,
     /// Whether the decoder concealed damage (only with [`ReadOptions::allow_damaged`](crate::ReadOptions)).
     pub damaged: bool,
-    /// The codec's motion vectors, if they were asked for and the codec exports any. Empty for intra-coded frames.
+    /// The codec's motion vectors, if they were asked for and the codec exports any. Empty for
+    /// intra-coded frames, and for B-frames of MPEG-4 Part 2 and its relatives, whose vectors FFmpeg does not export.
     pub motion: Option<Vec<MotionVector>>,
 }
 

@@ -226,7 +226,7 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<ScannedPac
         });
     }
     let stream = source.input.stream(source.stream).map(|stream| ffi::stream_facts(&stream).index_entries);
-    let expected = stream.unwrap_or(0).max(whole + usize::from(cut));
+    let expected = stream.unwrap_or(0).max(whole + usize::from(cut || source.cut));
     if whole < expected && !options.allow_truncated {
         return Err(VideoError::Truncated { path: source.path.clone(), expected, found: whole });
     }
@@ -288,38 +288,115 @@ fn has_entry_points(codec: Id) -> bool {
 /// Indexes the file by decoding it.
 fn scan_frames(source: &mut Source, options: &ReadOptions) -> Result<FrameIndex, VideoError> {
     source.reopen(options)?;
-    let ticks_per_frame = match source.probe.average_fps {
-        fps if fps > 0.0 => (1.0 / fps / f64::from(source.time_base)).round().max(1.0) as i64,
-        _ => 1,
-    };
     let mut decoding = Decoding::open(source, options, 0)?;
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut pending_b = 0;
+    let mut stamps = Vec::new();
+    let mut references = Vec::new();
     while let Some(frame) = decoding.next_frame(source) {
-        if entries.len() == options.max_frames {
+        if stamps.len() == options.max_frames {
             return Err(VideoError::TooManyFrames {
                 path: source.path.clone(),
                 max_frames: options.max_frames,
             });
         }
-        // Streams without any time stamps run at their nominal rate; a stamp that goes back is taken for noise.
-        let previous = entries.last().map(|entry| entry.pts);
-        let next = previous.map_or(0, |pts| pts.saturating_add(ticks_per_frame));
-        let pts =
-            frame.timestamp().filter(|pts| previous.is_none_or(|previous| *pts > previous)).unwrap_or(next);
-        let number = entries.len();
-        // B-frames are decoded after the frame that follows them on display.
-        let reference = frame.kind() != picture::Type::B;
-        let order = if reference { number - pending_b } else { number + 1 };
-        if reference {
-            pending_b = 0;
-        } else {
-            pending_b += 1;
-        }
-        entries.push(Entry { pts, dts: pts, order: order as u32, entry_point: number == 0, reference });
+        stamps.push(frame.timestamp());
+        references.push(frame.kind() != picture::Type::B);
     }
-    if entries.is_empty() {
+    if stamps.is_empty() {
         return Err(VideoError::NoFrames { path: source.path.clone() });
     }
-    Ok(FrameIndex { entries, time_base: (source.time_base.0, source.time_base.1), stamps: Stamps::Decoded })
+    let interval = match source.probe.average_fps {
+        fps if fps > 0.0 => (1.0 / fps / f64::from(source.time_base)).round().max(1.0) as i64,
+        _ => 1,
+    };
+    let stamps = fill_stamps(&stamps, interval);
+    let entries = stamps.into_iter().zip(decoding_orders(&references)).zip(&references).enumerate();
+    let entries = entries.map(|(number, ((pts, order), &reference))| Entry {
+        pts,
+        dts: pts,
+        order,
+        entry_point: number == 0,
+        reference,
+    });
+    let time_base = (source.time_base.0, source.time_base.1);
+    Ok(FrameIndex { entries: entries.collect(), time_base, stamps: Stamps::Decoded })
+}
+
+/// Gives frames without time stamp, or with one that does not increase, one `interval` after the frame before; those before the
+/// first stamp count back from it.
+fn fill_stamps(stamps: &[Option<i64>], interval: i64) -> Vec<i64> {
+    let known = stamps.iter().enumerate().find_map(|(i, stamp)| Some((i, (*stamp)?)));
+    let start = known.map_or(0, |(i, stamp)| stamp.saturating_sub(interval.saturating_mul(i as i64)));
+    let mut previous = None;
+    let fill = |stamp: &Option<i64>| {
+        let next = previous.map_or(start, |previous: i64| previous.saturating_add(interval));
+        let stamp = stamp.filter(|stamp| previous.is_none_or(|previous| *stamp > previous)).unwrap_or(next);
+        previous = Some(stamp);
+        stamp
+    };
+    stamps.iter().map(fill).collect()
+}
+
+/// Positions in decoding order of frames in presentation order: those that are no reference (B-frames) are decoded after the
+/// reference that follows them.
+fn decoding_orders(references: &[bool]) -> Vec<u32> {
+    let mut waiting = 0;
+    let order = |(number, &reference): (usize, &bool)| {
+        let order = if reference { number - waiting } else { number + 1 };
+        waiting = if reference { 0 } else { waiting + 1 };
+        order as u32
+    };
+    references.iter().enumerate().map(order).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An index from the display numbers of frames in decoding order, and whether each is a reference.
+    fn index(decoded: &[(i64, bool)]) -> FrameIndex {
+        let mut entries: Vec<Entry> = decoded
+            .iter()
+            .enumerate()
+            .map(|(order, &(pts, reference))| {
+                let entry_point = order == 0;
+                Entry { pts, dts: order as i64, order: order as u32, entry_point, reference }
+            })
+            .collect();
+        entries.sort_by_key(|entry| entry.pts);
+        FrameIndex { entries, time_base: (1, 25), stamps: Stamps::Packets }
+    }
+
+    #[test]
+    fn reorder_depth_is_what_the_decoder_must_hold_back() {
+        assert_eq!(index(&[(0, true), (1, true), (2, true)]).reorder_depth(), 0);
+        assert_eq!(index(&[(0, true), (3, true), (1, false), (2, false)]).reorder_depth(), 1);
+        assert_eq!(index(&[(0, true), (4, true), (2, true), (1, false), (3, false)]).reorder_depth(), 2);
+    }
+
+    #[test]
+    fn references_are_the_nearest_frames_decoded_before() {
+        // I0 P4 B2 b1 b3 P5
+        let index = index(&[(0, true), (4, true), (2, true), (1, false), (3, false), (5, true)]);
+        let past_and_future = |frame| index.reference_distance(frame);
+        assert_eq!(past_and_future(4).0, 4);
+        assert_eq!(past_and_future(2), (2, 2));
+        assert_eq!(past_and_future(1), (1, 1));
+        assert_eq!(past_and_future(3), (1, 1));
+        assert_eq!(past_and_future(5).0, 1);
+    }
+
+    #[test]
+    fn b_frames_follow_their_anchor_in_decoding_order() {
+        assert_eq!(decoding_orders(&[true, false, false, true, true, false, true]), [0, 2, 3, 1, 4, 6, 5]);
+    }
+
+    #[test]
+    fn missing_time_stamps_run_at_the_nominal_rate() {
+        assert_eq!(
+            fill_stamps(&[None, None, Some(0), Some(40), None, Some(70), Some(200)], 40),
+            [-80, -40, 0, 40, 80, 120, 200]
+        );
+        assert_eq!(fill_stamps(&[None; 3], 2), [0, 2, 4]);
+        assert_eq!(fill_stamps(&[Some(i64::MAX), None], 2), [i64::MAX, i64::MAX]);
+    }
 }

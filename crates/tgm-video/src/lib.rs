@@ -5,6 +5,7 @@ mod bitstream;
 mod block_motion;
 mod clip;
 mod color;
+mod container;
 mod crop;
 mod decode;
 mod error;

@@ -9,12 +9,14 @@ use video_rs::ffmpeg::{Rational, Rescale, media, rescale};
 
 use crate::ffi::{self, StreamFacts};
 use crate::orientation::Orientation;
-use crate::{ReadOptions, Rotation, VideoError};
+use crate::{ReadOptions, Rotation, VideoError, container};
 
 /// What a video file's headers say, without decoding it. Headers may lie: only decoding tells what is there.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Probe {
+    /// Number of the video stream in the file; of several, the one FFmpeg takes for the best.
+    pub stream: usize,
     /// Displayed width in pixels, after rotation. The pixel aspect ratio is not applied.
     pub width: u32,
     /// Displayed height in pixels, after rotation.
@@ -65,6 +67,8 @@ pub(crate) struct Source {
     pub time_base: Rational,
     pub codec: Id,
     pub facts: StreamFacts,
+    /// The file is shorter than its container says.
+    pub cut: bool,
     pub orientation: Orientation,
     pub probe: Probe,
 }
@@ -73,7 +77,8 @@ impl Source {
     pub(crate) fn open(path: &Path, options: &ReadOptions) -> Result<Self, VideoError> {
         init()?;
         // FFmpeg reports every failure to open as the same few codes; the system says which it is.
-        std::fs::File::open(path).map_err(|source| VideoError::io(path, source))?;
+        let file = std::fs::File::open(path).map_err(|source| VideoError::io(path, source))?;
+        let cut = container::is_cut(file).map_err(|source| VideoError::io(path, source))?;
         let mut input = ffi::open_input(path, options.max_pixels)
             .map_err(|source| VideoError::Open { path: path.to_owned(), source })?;
         let none = || VideoError::NoVideoStream { path: path.to_owned() };
@@ -97,6 +102,7 @@ impl Source {
             (duration > 0).then(|| duration.rescale(rescale::TIME_BASE, Rational(1, 1_000_000)) as f64 / 1e6)
         };
         let probe = Probe {
+            stream: index,
             width,
             height,
             rotation: orientation.rotation(),
@@ -112,7 +118,17 @@ impl Source {
             interlaced: facts.interlaced,
         };
         ffi::discard_others(&mut input, index);
-        Ok(Self { path: path.to_owned(), input, stream: index, time_base, codec, facts, orientation, probe })
+        Ok(Self {
+            path: path.to_owned(),
+            input,
+            stream: index,
+            time_base,
+            codec,
+            facts,
+            cut,
+            orientation,
+            probe,
+        })
     }
 
     /// Opens the file again, to read it from its first packet.

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use video_rs::ffmpeg::codec::Id;
 use video_rs::ffmpeg::frame::Video;
+use video_rs::ffmpeg::picture;
 
 use crate::color::RgbConverter;
 use crate::decode::Decoding;
 use crate::index::{EntryPoint, FrameIndex, Stamps, scan};
 use crate::probe::{Probe, Source};
 use crate::vectors::motion_vectors;
-use crate::{Frame, VideoError};
+use crate::{Frame, MotionVector, VideoError};
 
 /// What to read from a file, and the limits that keep a bad one from taking the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,12 +197,21 @@ impl VideoReader {
             .converter
             .convert(&decoded, self.source.orientation)
             .map_err(|format| VideoError::PixelFormat { path: self.path().to_owned(), format })?;
-        let motion = (self.options.motion_vectors && self.source.probe.has_codec_motion).then(|| {
-            motion_vectors(&decoded, self.index.reference_distance(number), self.source.orientation)
-        });
+        let motion = (self.options.motion_vectors && self.source.probe.has_codec_motion)
+            .then(|| self.motion(&decoded, number));
         let pts = self.index.pts(number).unwrap_or_default();
         let seconds = self.seconds(number);
         Ok(Frame { rgb, width, height, number, pts, seconds, damaged: is_damaged(&decoded), motion })
+    }
+
+    fn motion(&self, decoded: &Video, number: usize) -> Vec<MotionVector> {
+        // FFmpeg's H.263 family leaves the vectors of B-frames unset: what is exported is of some earlier frame.
+        if decoded.kind() == picture::Type::B
+            && !matches!(self.source.codec, Id::H264 | Id::MPEG1VIDEO | Id::MPEG2VIDEO)
+        {
+            return Vec::new();
+        }
+        motion_vectors(decoded, self.index.reference_distance(number), self.source.orientation)
     }
 
     /// Decodes one frame, by the cheapest approach that delivers it undamaged.

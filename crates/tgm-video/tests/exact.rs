@@ -1,0 +1,287 @@
+//! Any frame, byte for byte, whatever the file: against reading in order, and against the `ffmpeg` program.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{assert_times_are_ffprobes, moving_square, read_all, run, square, text};
+use proptest::prelude::*;
+use rand::RngExt;
+use tgm_random::Streams;
+use tgm_video::{EncodeOptions, Frame, PixelFormat, ReadOptions, Rotation, VideoReader, VideoWriter};
+
+const SIZE: (u32, u32) = (128, 96);
+
+fn source(folder: &Path, options: &EncodeOptions) -> PathBuf {
+    let path = folder.join("source.mp4");
+    moving_square(&path, SIZE, 60, (1, 0), options);
+    path
+}
+
+/// Reads frames one by one and in batches, in orders drawn from a seed, and compares with reading in order.
+fn assert_random_access_is_exact(path: &Path) -> Vec<Frame> {
+    let sequential = read_all(path);
+    let count = sequential.len();
+    let mut reader = VideoReader::open(path, &ReadOptions::default()).unwrap();
+    let rng = &mut Streams::new(5).stream("order", 0, 0);
+    for size in [1, 1, 1, 1, 1, 2, 3, 5, 8, 1, 16, 1, 1] {
+        let asked: Vec<usize> = (0..size).map(|_| rng.random_range(0..count)).collect();
+        for (frame, &number) in reader.read(&asked).unwrap().iter().zip(&asked) {
+            assert!(*frame == sequential[number], "{}: frame {number} of {asked:?} differs", path.display());
+        }
+    }
+    assert_eq!(reader.decode_errors(), 0);
+    sequential
+}
+
+/// The `ffmpeg` program's RGB bytes, converted the way the crate documents.
+fn assert_bytes_are_ffmpegs(path: &Path, frames: &[Frame]) {
+    let filter = "scale=in_color_matrix=auto:flags=bilinear+accurate_rnd+full_chroma_int+bitexact";
+    let arguments = ["-i", text(path), "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", filter];
+    let arguments = [&arguments[..], &["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]].concat();
+    let Some(expected) = run("ffmpeg", &arguments) else { return };
+    let ours: Vec<u8> = frames.iter().flat_map(|frame| frame.rgb.iter().copied()).collect();
+    assert_eq!(ours.len(), expected.len(), "{}: bytes in all", path.display());
+    let different = ours.iter().zip(&expected).filter(|(a, b)| a != b).count();
+    assert_eq!(different, 0, "{}: bytes that differ", path.display());
+}
+
+fn x264(parameters: &str, gop: u32, b_frames: u32) -> EncodeOptions {
+    EncodeOptions { x264: parameters.to_owned(), gop, b_frames, ..EncodeOptions::default() }
+}
+
+#[test]
+fn h264_with_every_kind_of_key_frame_and_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = [
+        ("one key frame", x264("", 250, 3)),
+        ("closed groups", x264("", 12, 2)),
+        ("no b-frames", x264("", 10, 0)),
+        ("intra only", x264("", 1, 0)),
+        ("open groups", x264("open-gop=1:keyint=12:min-keyint=1", 12, 3)),
+        ("pyramid, many references", x264("b-pyramid=normal:ref=6:b-adapt=0", 30, 8)),
+        ("gradual refresh without key frames", x264("intra-refresh=1:keyint=20", 20, 0)),
+        ("several slices", x264("slices=4", 15, 2)),
+        ("interlaced", x264("tff=1", 15, 2)),
+        ("lossless 4:4:4", EncodeOptions { pixel_format: PixelFormat::Yuv444p, crf: 0, ..x264("", 9, 2) }),
+        ("full range", EncodeOptions { full_range: true, ..x264("", 9, 2) }),
+    ];
+    for (name, options) in cases {
+        for extension in ["mp4", "mkv", "ts", "avi", "mov"] {
+            let path = folder.path().join(format!("{name}.{extension}"));
+            moving_square(&path, SIZE, 60, (1, 0), &options);
+            let frames = assert_random_access_is_exact(&path);
+            assert_eq!(frames.len(), 60, "{}", path.display());
+            if extension == "mp4" {
+                assert_bytes_are_ffmpegs(&path, &frames);
+            }
+        }
+    }
+}
+
+#[test]
+fn other_codecs_and_containers() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), &x264("", 250, 0));
+    let cases: &[(&str, &[&str])] = &[
+        ("mpeg4.avi", &["-c:v", "mpeg4", "-bf", "2", "-g", "12"]),
+        ("xvid-like.avi", &["-c:v", "mpeg4", "-bf", "0", "-g", "12", "-vtag", "XVID"]),
+        ("mpeg4.mp4", &["-c:v", "mpeg4", "-bf", "2", "-g", "12", "-flags", "+qpel"]),
+        ("mpeg1.mpg", &["-c:v", "mpeg1video", "-bf", "2", "-g", "12"]),
+        ("mpeg2.ts", &["-c:v", "mpeg2video", "-bf", "2", "-g", "12"]),
+        ("mpeg2.mkv", &["-c:v", "mpeg2video", "-bf", "2", "-g", "12"]),
+        ("vp9.webm", &["-c:v", "libvpx-vp9", "-g", "20", "-deadline", "realtime", "-cpu-used", "8"]),
+        (
+            "vp9-altref.webm",
+            &[
+                "-c:v",
+                "libvpx-vp9",
+                "-g",
+                "30",
+                "-auto-alt-ref",
+                "1",
+                "-lag-in-frames",
+                "16",
+                "-cpu-used",
+                "5",
+            ],
+        ),
+        (
+            "vp8-altref.webm",
+            &["-c:v", "libvpx", "-g", "30", "-auto-alt-ref", "1", "-lag-in-frames", "16", "-cpu-used", "5"],
+        ),
+        (
+            "hevc.mp4",
+            &[
+                "-c:v",
+                "libx265",
+                "-x265-params",
+                "keyint=15:open-gop=1:log-level=none",
+                "-preset",
+                "ultrafast",
+            ],
+        ),
+        (
+            "hevc-10.mkv",
+            &[
+                "-c:v",
+                "libx265",
+                "-x265-params",
+                "keyint=15:log-level=none",
+                "-pix_fmt",
+                "yuv420p10le",
+                "-preset",
+                "ultrafast",
+            ],
+        ),
+        ("h264-10.mp4", &["-c:v", "libx264", "-pix_fmt", "yuv422p10le", "-g", "15"]),
+        ("motion.mov", &["-c:v", "mjpeg", "-q:v", "3"]),
+        ("ffv1.mkv", &["-c:v", "ffv1", "-g", "10"]),
+        ("picture.gif", &["-vf", "fps=25"]),
+        ("flash.flv", &["-c:v", "flv1", "-g", "12"]),
+        ("raw.h264", &["-c:v", "libx264", "-bf", "2", "-g", "15"]),
+        ("h263.3gp", &["-c:v", "h263", "-g", "12"]),
+        ("wmv.asf", &["-c:v", "wmv2", "-g", "12"]),
+    ];
+    for (name, codec) in cases {
+        let path = folder.path().join(name);
+        let arguments = [&["-y", "-i", text(&source)], *codec, &["-threads", "1", text(&path)]].concat();
+        if run("ffmpeg", &arguments).is_none() {
+            continue;
+        }
+        let frames = assert_random_access_is_exact(&path);
+        assert_eq!(frames.len(), 60, "{name}");
+        assert!(frames.windows(2).all(|pair| pair[0].pts < pair[1].pts), "{name}");
+        assert_bytes_are_ffmpegs(&path, &frames);
+    }
+}
+
+#[test]
+fn cut_files_and_negative_times_show_what_a_player_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), &x264("", 20, 2));
+    let cases: &[(&str, &[&str], &[&str])] = &[
+        // Starts between key frames: an edit list hides the frames before.
+        ("edit-list.mp4", &["-ss", "1.03"], &["-c", "copy"]),
+        ("edit-list.mov", &["-ss", "0.5", "-t", "1"], &["-c", "copy"]),
+        ("negative.mkv", &["-itsoffset", "-1"], &["-c", "copy", "-avoid_negative_ts", "disabled"]),
+        ("late.mkv", &["-itsoffset", "7"], &["-c", "copy"]),
+        ("late.ts", &["-itsoffset", "7"], &["-c", "copy"]),
+        ("fragments.mp4", &[], &["-c", "copy", "-movflags", "frag_keyframe+empty_moov"]),
+    ];
+    for (name, before, after) in cases {
+        let path = folder.path().join(name);
+        let arguments = [&["-y"], *before, &["-i", text(&source)], *after, &[text(&path)]].concat();
+        if run("ffmpeg", &arguments).is_none() {
+            continue;
+        }
+        let frames = assert_random_access_is_exact(&path);
+        assert_bytes_are_ffmpegs(&path, &frames);
+        assert_eq!(frames[0].seconds, 0.0, "{name}");
+        let reader = VideoReader::open(&path, &ReadOptions::default()).unwrap();
+        assert_times_are_ffprobes(&path, reader.index());
+        if name.starts_with("negative") {
+            assert_eq!(frames[0].pts, -1000);
+        }
+    }
+}
+
+#[test]
+fn rotated_and_mirrored_files_are_upright() {
+    let folder = tempfile::tempdir().unwrap();
+    // Full colour resolution, so that it does not matter whether colours are converted before or after turning.
+    let options = EncodeOptions { pixel_format: PixelFormat::Yuv444p, ..x264("", 20, 2) };
+    let source = source(folder.path(), &options);
+    let mut seen = Vec::new();
+    for degrees in ["90", "180", "270"] {
+        let path = folder.path().join(format!("{degrees}.mp4"));
+        let tag = format!("rotate={degrees}");
+        if run("ffmpeg", &["-y", "-i", text(&source), "-c", "copy", "-metadata:s:v", &tag, text(&path)])
+            .is_none()
+        {
+            return;
+        }
+        let frames = assert_random_access_is_exact(&path);
+        let probed = tgm_video::probe(&path).unwrap();
+        assert_eq!((probed.width, probed.height), (frames[3].width, frames[3].height));
+        assert_eq!(probed.width == SIZE.1, degrees != "180");
+        // Without `-noautorotate`, ffmpeg turns the frames upright before it converts them.
+        assert_bytes_are_ffmpegs(&path, &frames);
+        seen.push(probed.rotation);
+    }
+    assert!(
+        [Rotation::Clockwise90, Rotation::Clockwise180, Rotation::Clockwise270]
+            .iter()
+            .all(|r| seen.contains(r))
+    );
+}
+
+#[test]
+fn variable_frame_rates_keep_their_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vfr.mp4");
+    let mut writer = VideoWriter::create(&path, 64, 64, &x264("", 8, 2)).unwrap();
+    let times = [0.0, 1.0, 1.5, 4.0, 4.25, 9.0, 10.0, 10.5, 20.0];
+    for (i, time) in times.iter().enumerate() {
+        writer.write_at(&square(64, 64, 2 * i as i32, 8, 20), *time).unwrap();
+    }
+    assert!(writer.write_at(&square(64, 64, 0, 0, 20), 20.0).is_err());
+    writer.finish().unwrap();
+    let frames = assert_random_access_is_exact(&path);
+    for (frame, time) in frames.iter().zip(times) {
+        assert!((frame.seconds - time / 25.0).abs() < 1e-4, "{} {time}", frame.seconds);
+    }
+    let reader = VideoReader::open(&path, &ReadOptions::default()).unwrap();
+    let index = reader.index();
+    assert_eq!(index.frame_at(4.1 / 25.0), 3);
+    assert_eq!(index.frame_at(-5.0), 0);
+    assert_eq!(index.frame_at(99.0), 8);
+    assert_eq!(index.range(1.5 / 25.0, 9.0 / 25.0), 2..5);
+    assert_eq!(index.range(5.0 / 25.0, 5.1 / 25.0), 4..5);
+    assert_eq!(index.range(50.0, 60.0), 8..9);
+}
+
+#[test]
+fn a_stored_index_reads_the_same_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = source(folder.path(), &x264("", 12, 2));
+    let mut reader = VideoReader::open(&path, &ReadOptions::default()).unwrap();
+    let stored = serde_json::from_str(&serde_json::to_string(reader.index()).unwrap()).unwrap();
+    let mut again = VideoReader::open_with_index(&path, stored, &ReadOptions::default()).unwrap();
+    assert_eq!(again.read(&[31, 7]).unwrap(), reader.read(&[31, 7]).unwrap());
+}
+
+#[test]
+fn the_encoder_is_deterministic_and_lossless_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
+    for path in [&a, &b] {
+        moving_square(path, SIZE, 20, (2, 1), &EncodeOptions::default());
+    }
+    assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
+    let lossless = EncodeOptions { crf: 0, pixel_format: PixelFormat::Yuv444p, ..EncodeOptions::default() };
+    moving_square(&a, SIZE, 20, (2, 1), &lossless);
+    for (i, frame) in read_all(&a).iter().enumerate() {
+        let original = square(SIZE.0, SIZE.1, 16 + 2 * i as i32, 24 + i as i32, 40);
+        // What remains is the rounding of 8-bit YUV.
+        let worst = frame.rgb.iter().zip(&original).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(3), "{worst:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_gop_any_frames(gop in 1..30u32, b_frames in 0..5u32, open: bool, asked in prop::collection::vec(0..40usize, 1..12)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.mp4");
+        let options = x264(if open { "open-gop=1:min-keyint=1" } else { "min-keyint=1" }, gop, b_frames);
+        moving_square(&path, (64, 80), 40, (1, 0), &options);
+        let sequential = read_all(&path);
+        let mut reader = VideoReader::open(&path, &ReadOptions::default()).unwrap();
+        for (frame, number) in reader.read(&asked).unwrap().iter().zip(asked) {
+            prop_assert!(*frame == sequential[number]);
+        }
+    }
+}
