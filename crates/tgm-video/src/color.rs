@@ -4,9 +4,9 @@ use std::ffi::c_int;
 
 use video_rs::ffmpeg::format::Pixel;
 use video_rs::ffmpeg::frame::Video;
-use video_rs::ffmpeg::software::scaling::{Context, Flags};
+use video_rs::ffmpeg::software::scaling::Flags;
 
-use crate::ffi;
+use crate::ffi::{self, Scaler};
 use crate::orientation::Orientation;
 
 /// Converts frames to RGB by the colour matrix and range that each frame states.
@@ -16,7 +16,7 @@ use crate::orientation::Orientation;
 /// accurate paths, so that its result depends neither on the processor nor on the frame's position in a buffer.
 #[derive(Default)]
 pub(crate) struct RgbConverter {
-    current: Option<(Key, Context, Video)>,
+    current: Option<(Key, Scaler, Video)>,
 }
 
 /// What a conversion depends on.
@@ -41,22 +41,22 @@ impl RgbConverter {
             full_range: range == RANGE_FULL || format_name.starts_with("yuvj"),
         };
         if self.current.as_ref().is_none_or(|(current, ..)| *current != key) {
-            let context = rgb_context(key).ok_or_else(|| format_name.clone())?;
-            self.current = Some((key, context, Video::empty()));
+            let scaler = rgb_scaler(key).ok_or_else(|| format_name.clone())?;
+            self.current = Some((key, scaler, Video::empty()));
         }
-        let (_, context, rgb) = self.current.as_mut().ok_or_else(|| format_name.clone())?;
-        context.run(frame, rgb).map_err(|_| format_name)?;
+        let (_, scaler, rgb) = self.current.as_mut().ok_or_else(|| format_name.clone())?;
+        scaler.run(frame, rgb).map_err(|_| format_name)?;
         Ok(orientation.upright(rgb.data(0), rgb.stride(0), key.width as usize, key.height as usize))
     }
 }
 
-fn rgb_context(key: Key) -> Option<Context> {
+fn rgb_scaler(key: Key) -> Option<Scaler> {
     let flags = Flags::BILINEAR | Flags::ACCURATE_RND | Flags::FULL_CHR_H_INT | Flags::BITEXACT;
     let Key { format, width, height, .. } = key;
-    let mut context = Context::get(format, width, height, Pixel::RGB24, width, height, flags).ok()?;
+    let mut scaler = Scaler::new(format, Pixel::RGB24, width, height, flags).ok()?;
     // Refused for RGB and palette sources, which need no matrix.
-    let _ = ffi::set_color(&mut context, key.matrix, key.full_range, true);
-    Some(context)
+    scaler.set_color(key.matrix, key.full_range, true);
+    Some(scaler)
 }
 
 /// `AVCOL_RANGE_JPEG`.

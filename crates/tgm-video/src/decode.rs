@@ -3,8 +3,9 @@
 use video_rs::ffmpeg::codec::decoder;
 use video_rs::ffmpeg::{Error, Packet, frame};
 
-use crate::index::{EntryPoint, FrameIndex, next_packet};
+use crate::index::{EntryPoint, FrameIndex};
 use crate::probe::Source;
+use crate::scan::next_packet;
 use crate::{ReadOptions, VideoError, ffi};
 
 /// A decoder and what is on its way into it.

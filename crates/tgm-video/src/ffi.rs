@@ -9,6 +9,7 @@ use std::path::Path;
 use std::ptr;
 
 use video_rs::ffmpeg::codec::{Context, decoder, threading};
+use video_rs::ffmpeg::format::Pixel;
 use video_rs::ffmpeg::format::context::{Input, Output};
 use video_rs::ffmpeg::format::stream::Stream;
 use video_rs::ffmpeg::packet::Ref;
@@ -194,18 +195,36 @@ pub(crate) fn frame_color(frame: &frame::Video) -> (c_int, c_int, String) {
     }
 }
 
-/// Sets the YUV matrix (an `SWS_CS_*` number) and range of both ends of a conversion. False when it has no YUV end.
-pub(crate) fn set_color(
-    context: &mut scaling::Context,
-    matrix: c_int,
-    source_full_range: bool,
-    target_full_range: bool,
-) -> bool {
-    // SAFETY: the context is live; the coefficient table is static. 1 << 16 is neutral contrast and saturation.
-    unsafe {
-        let table = ffi::sws_getCoefficients(matrix);
-        let (from, to) = (source_full_range.into(), target_full_range.into());
-        ffi::sws_setColorspaceDetails(context.as_mut_ptr(), table, from, table, to, 0, 1 << 16, 1 << 16) >= 0
+/// Converts pictures from one pixel format to another at the same size.
+pub(crate) struct Scaler(scaling::Context);
+
+// SAFETY: a swscale context is plain memory behind one owner; nothing in it belongs to a thread.
+unsafe impl Send for Scaler {}
+
+impl Scaler {
+    pub(crate) fn new(
+        from: Pixel,
+        to: Pixel,
+        width: u32,
+        height: u32,
+        flags: scaling::Flags,
+    ) -> Result<Self, Error> {
+        scaling::Context::get(from, width, height, to, width, height, flags).map(Self)
+    }
+
+    /// Sets the YUV matrix (an `SWS_CS_*` number) and the range of both ends. False when neither end is YUV.
+    pub(crate) fn set_color(&mut self, matrix: c_int, from_full_range: bool, to_full_range: bool) -> bool {
+        // SAFETY: the context is live; the coefficient table is static. 1 << 16 is neutral contrast and saturation.
+        unsafe {
+            let table = ffi::sws_getCoefficients(matrix);
+            let (from, to) = (from_full_range.into(), to_full_range.into());
+            ffi::sws_setColorspaceDetails(self.0.as_mut_ptr(), table, from, table, to, 0, 1 << 16, 1 << 16)
+                >= 0
+        }
+    }
+
+    pub(crate) fn run(&mut self, from: &frame::Video, to: &mut frame::Video) -> Result<(), Error> {
+        self.0.run(from, to)
     }
 }
 

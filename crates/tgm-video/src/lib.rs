@@ -1,4 +1,48 @@
 //! A video file becomes exact frames at exact times, augmented, then tubelets, and back.
+//!
+//! The way of the data, one module each:
+//!
+//! ```text
+//! file ─ probe ─ index ─▶ VideoReader ─▶ Frame ─ Crop, View ─▶ Clip ─ patchify ─▶ tubelets [N, t·p·p·3]
+//!                Sampling ──┘              └ codec vectors ─ the same View ─▶ MotionGrid
+//! ```
+//!
+//! **Frames are identified by time stamp.** Opening a file scans its packets once for the presentation time of every
+//! frame; a frame is whatever decodes to that time, so random access returns byte for byte what decoding in order would,
+//! with B-frames, open groups of pictures, variable frame rates and edit lists alike. Where a container's time stamps
+//! cannot be trusted the file is decoded from its beginning instead: exactness comes before speed.
+//!
+//! **Pixels are what the stream says they are**: its colour matrix and range are honoured, and pictures are turned
+//! upright, motion vectors with them. Nothing is resampled in time.
+//!
+//! FFmpeg is reached through `video-rs`, which links and initialises it; reading goes to the `ffmpeg-next` beneath, because
+//! video-rs' own seeking, time stamps, colours and rotation are not exact. Each reader decodes on one thread: decode many
+//! files in parallel rather than one file with many threads.
+//!
+//! ```
+//! use tgm_video::*;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("grey.mp4");
+//! # let mut writer = VideoWriter::create(&path, 96, 64, &EncodeOptions::default())?;
+//! # for level in 0..40u8 { writer.write(&vec![5 * level; 96 * 64 * 3])?; }
+//! # writer.finish()?;
+//! let rng = &mut tgm_random::Streams::new(0).stream("clip", 0, 0);
+//! let mut reader = VideoReader::open(&path, &ReadOptions { motion_vectors: true, ..Default::default() })?;
+//! let numbers = Sampling::Dense { frames: 4, stride: 2 }.train(reader.index().len(), rng);
+//! let frames = reader.read(&numbers)?;
+//!
+//! let crop = Crop::multi_scale().choose(frames[0].width, frames[0].height, 48, rng)?;
+//! let view = View { crop, size: 48, flipped: false };
+//! let clip = Clip::from_frames(&frames, &view)?;
+//!
+//! let shape = TubeletShape { frames: 2, patch: 16 };
+//! let tubelets = patchify(&clip, shape, &Normalization::IMAGENET)?;
+//! let motion = motion_grid(&frames, &view, shape)?;
+//! assert_eq!(tubelets.len(), motion.vectors.len() * shape.len());
+//! assert_eq!((motion.slots, motion.rows, motion.cols), (2, 3, 3));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![deny(missing_docs)]
 
 mod bitstream;
@@ -18,6 +62,7 @@ mod picture;
 mod probe;
 mod reader;
 mod sampling;
+mod scan;
 mod tubelet;
 mod vectors;
 mod writer;
@@ -36,3 +81,13 @@ pub use reader::{ReadOptions, VideoReader};
 pub use sampling::Sampling;
 pub use tubelet::{Normalization, TubeletShape, patchify, unpatchify};
 pub use writer::{ColorMatrix, EncodeOptions, PixelFormat, VideoWriter};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn readers_and_writers_move_between_threads() {
+        fn assert_send<T: Send>() {}
+        assert_send::<super::VideoReader>();
+        assert_send::<super::VideoWriter>();
+    }
+}

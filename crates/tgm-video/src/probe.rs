@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use serde::Serialize;
 use video_rs::ffmpeg::codec::Id;
+use video_rs::ffmpeg::ffi::AV_TIME_BASE;
 use video_rs::ffmpeg::format::context::Input;
-use video_rs::ffmpeg::{Rational, Rescale, media, rescale};
+use video_rs::ffmpeg::{Rational, Stream, media};
 
 use crate::ffi::{self, StreamFacts};
 use crate::orientation::Orientation;
 use crate::{ReadOptions, Rotation, VideoError, container};
 
 /// What a video file's headers say, without decoding it. Headers may lie: only decoding tells what is there.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Probe {
     /// Number of the video stream in the file; of several, the one FFmpeg takes for the best.
@@ -82,11 +84,13 @@ impl Source {
         let mut input = ffi::open_input(path, options.max_pixels)
             .map_err(|source| VideoError::Open { path: path.to_owned(), source })?;
         let none = || VideoError::NoVideoStream { path: path.to_owned() };
-        let stream = input.streams().best(media::Type::Video).ok_or_else(none)?;
+        // FFmpeg counts a cover picture as a video stream, and may even prefer it.
+        let mut videos = input.streams().best(media::Type::Video).into_iter().chain(input.streams());
+        let is_film = |stream: &Stream<'_>| {
+            stream.parameters().medium() == media::Type::Video && !ffi::stream_facts(stream).attached_picture
+        };
+        let stream = videos.find(is_film).ok_or_else(none)?;
         let facts = ffi::stream_facts(&stream);
-        if facts.attached_picture {
-            return Err(none());
-        }
         let orientation = match facts.display_matrix {
             Some(matrix) => Orientation::from_matrix(matrix)
                 .ok_or_else(|| VideoError::Rotation { path: path.to_owned() })?,
@@ -99,7 +103,7 @@ impl Source {
         let seconds = |ticks: i64| (ticks != NO_TIME).then(|| ticks as f64 * f64::from(time_base));
         let container_duration = || {
             let duration = input.duration();
-            (duration > 0).then(|| duration.rescale(rescale::TIME_BASE, Rational(1, 1_000_000)) as f64 / 1e6)
+            (duration > 0).then(|| duration as f64 / f64::from(AV_TIME_BASE))
         };
         let probe = Probe {
             stream: index,

@@ -2,19 +2,22 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use video_rs::ffmpeg::codec::Id;
 use video_rs::ffmpeg::frame::Video;
 use video_rs::ffmpeg::picture;
 
 use crate::color::RgbConverter;
 use crate::decode::Decoding;
-use crate::index::{EntryPoint, FrameIndex, Stamps, scan};
+use crate::index::{EntryPoint, FrameIndex, Stamps};
 use crate::probe::{Probe, Source};
+use crate::scan::scan;
 use crate::vectors::motion_vectors;
 use crate::{Frame, MotionVector, VideoError};
 
 /// What to read from a file, and the limits that keep a bad one from taking the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReadOptions {
     /// Whether frames carry the codec's motion vectors. Costs a little time.
     pub motion_vectors: bool,

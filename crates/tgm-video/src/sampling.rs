@@ -15,8 +15,10 @@ use crate::VideoError;
 ///
 /// ```
 /// use tgm_video::Sampling;
+///
 /// let sampling = Sampling::Dense { frames: 4, stride: 2 };
-/// assert_eq!(sampling.test_view(9, 1, 3), [1, 3, 5, 7].map(|f| f - 1));
+/// assert_eq!(sampling.test_view(20, 0, 3), [0, 2, 4, 6]);
+/// assert_eq!(sampling.test_view(20, 2, 3), [12, 14, 16, 18]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]

@@ -9,8 +9,9 @@ use video_rs::ffmpeg::format::context::Output;
 use video_rs::ffmpeg::software::scaling;
 use video_rs::ffmpeg::{Dictionary, Error, Packet, Rational, color, frame};
 
+use crate::VideoError;
 use crate::color::{BT601, BT709, HD_LINES};
-use crate::{VideoError, ffi};
+use crate::ffi::{self, Scaler};
 
 /// How the encoder stores pictures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +100,7 @@ pub struct VideoWriter {
     output: Output,
     encoder: encoder::Video,
     stream_time_base: Rational,
-    scaler: scaling::Context,
+    scaler: Scaler,
     rgb: frame::Video,
     frames: i64,
     last_tick: Option<i64>,
@@ -288,17 +289,12 @@ fn open_encoder(width: u32, height: u32, options: &EncodeOptions) -> Result<enco
     video.open_as_with(codec, settings)
 }
 
-fn rgb_to_yuv(width: u32, height: u32, options: &EncodeOptions) -> Result<scaling::Context, Error> {
+fn rgb_to_yuv(width: u32, height: u32, options: &EncodeOptions) -> Result<Scaler, Error> {
     let flags = scaling::Flags::BICUBIC | scaling::Flags::ACCURATE_RND | scaling::Flags::BITEXACT;
-    let mut scaler =
-        scaling::Context::get(Pixel::RGB24, width, height, options.pixel(), width, height, flags)?;
+    let mut scaler = Scaler::new(Pixel::RGB24, options.pixel(), width, height, flags)?;
     let matrix = match options.matrix(height) {
         ColorMatrix::Bt601 => BT601,
         ColorMatrix::Bt709 => BT709,
     };
-    if ffi::set_color(&mut scaler, matrix, true, options.full_range) {
-        Ok(scaler)
-    } else {
-        Err(Error::InvalidData)
-    }
+    if scaler.set_color(matrix, true, options.full_range) { Ok(scaler) } else { Err(Error::InvalidData) }
 }

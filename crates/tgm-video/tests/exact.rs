@@ -285,3 +285,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn frames_come_in_the_order_asked_and_each_is_mapped_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = source(folder.path(), &x264("", 12, 2));
+    let mut reader = VideoReader::open(&path, &ReadOptions::default()).unwrap();
+    let asked = [9, 2, 2, 30, 9];
+    let numbers: Vec<usize> = reader.read(&asked).unwrap().iter().map(|frame| frame.number).collect();
+    assert_eq!(numbers, asked);
+    let mut seen = Vec::new();
+    let mapped = reader.read_map(&asked, |frame| {
+        seen.push(frame.number);
+        Ok(frame.number * 10)
+    });
+    assert_eq!(mapped.unwrap(), asked.map(|number| number * 10));
+    assert_eq!(seen, [2, 9, 30]);
+}

@@ -35,11 +35,11 @@ fn every_real_file_reads_or_fails_with_its_name_and_random_access_is_sequential_
     assert!(read > refused);
 }
 
-/// Reads up to 300 frames in order, then some of them in another order, and compares.
+/// Reads up to 150 frames in order, then some of them in another order, and compares.
 fn check(path: &Path) -> Result<String, VideoError> {
     let options = ReadOptions { motion_vectors: true, ..ReadOptions::default() };
     let mut reader = VideoReader::open(path, &options)?;
-    let count = reader.index().len().min(300);
+    let count = reader.index().len().min(150);
     let sequential = reader.read(&(0..count).collect::<Vec<_>>())?;
     let backwards: Vec<usize> = (0..count).rev().step_by(count.div_ceil(12)).collect();
     let mut fresh = VideoReader::open(path, &options)?;
@@ -48,7 +48,7 @@ fn check(path: &Path) -> Result<String, VideoError> {
     {
         assert_eq!(frame, sequential[frame.number], "{}: frame {}", path.display(), frame.number);
     }
-    for &number in &backwards {
+    for &number in backwards.iter().step_by(4) {
         let frame = fresh.read(&[number])?.remove(0);
         assert_eq!(frame, sequential[number], "{}: frame {number} alone", path.display());
     }
