@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-/// Why a CLIP could not be loaded, or could not do what it was asked.
+/// Why a CLIP or a captioner could not be loaded, or could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClipError {
@@ -14,7 +14,7 @@ pub enum ClipError {
     },
 
     /// The checkpoint folder has none of the files that could serve one purpose (weights, tokenizer, …).
-    #[error("{}: not a CLIP folder: no {files}", folder.display())]
+    #[error("{}: not a model folder: no {files}", folder.display())]
     MissingFile {
         /// The checkpoint folder.
         folder: PathBuf,
@@ -31,7 +31,7 @@ pub enum ClipError {
         source: std::io::Error,
     },
 
-    /// `config.json` is no CLIP configuration, or asks for something that this crate does not have.
+    /// `config.json` is the configuration of another kind of model, or asks for something that this crate does not have.
     #[error("{model}: config.json: {reason}")]
     Config {
         /// The model, as its source was given.
@@ -78,7 +78,7 @@ pub enum ClipError {
     #[error(
         "model {repo} at revision {revision} is not complete in the cache {} and cannot be downloaded: {reason}; \
          with network access it is downloaded once, without it point to a folder that holds config.json, \
-         model.safetensors and tokenizer.json (--set clip=FOLDER)",
+         model.safetensors and tokenizer.json (for CLIP: --set clip=FOLDER)",
         cache.display()
     )]
     Hub {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::ClipError;
 use crate::hub::Hub;
 
-/// Where a CLIP in the Hugging Face layout comes from.
+/// Where a CLIP or a BLIP in the Hugging Face layout comes from.
 ///
 /// In configurations it is a string: a folder, or `hub:OWNER/NAME@REVISION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,14 @@ impl ModelSource {
     /// OpenAI's CLIP ViT-L/14 (16×16 patches at 224 pixels).
     pub fn vit_l14() -> Self {
         Self::openai("large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41")
+    }
+
+    /// Salesforce's BLIP base for image captioning (384 pixels). Its weights are a pickle, read without executing it.
+    pub fn blip_base() -> Self {
+        Self::Hub {
+            repo: "Salesforce/blip-image-captioning-base".to_owned(),
+            revision: "82a37760796d32b1411fe092ab5d4e227313294b".to_owned(),
+        }
     }
 
     fn openai(name: &str, revision: &str) -> Self {
@@ -202,7 +210,6 @@ fn read(path: &Path) -> Result<Vec<u8>, ClipError> {
     std::fs::read(path).map_err(|source| ClipError::Io { path: path.to_owned(), source })
 }
 
-/// 64-bit FNV-1a over the parts and their lengths: tells models apart, and is no protection against forgery.
 fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for part in parts {
