@@ -2,7 +2,8 @@
 //!
 //! A frozen CLIP (Radford et al., arXiv 2103.00020) in the Hugging Face layout embeds captions, images and *patches*
 //! of images into one space; [`ClipModel::score`] turns frames and a caption's embedding into score maps on the grid
-//! of the masked autoencoder, for text-guided masking. [`captioner`] writes captions for videos that have none.
+//! of the masked autoencoder, for text-guided masking. [`cache`] keeps the maps of whole frames on disk and sees them
+//! through the crops of training; [`captioner`] writes captions for videos that have none.
 //!
 //! The towers are written here and not taken from `candle-transformers`: its CLIP gives no projected patch tokens,
 //! does not interpolate positions, has quick-GELU and the layer-norm epsilon fixed, and ignores `eos_token_id`. Names of
@@ -32,6 +33,7 @@
 #![deny(missing_docs)]
 
 mod blocks;
+pub mod cache;
 pub mod captioner;
 mod config;
 mod error;

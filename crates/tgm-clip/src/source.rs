@@ -211,13 +211,18 @@ fn read(path: &Path) -> Result<Vec<u8>, ClipError> {
 }
 
 fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    format!("fnv1a64:{:016x}", fnv1a64(parts))
+}
+
+/// 64-bit FNV-1a over the parts and their lengths: tells contents apart, and is no protection against forgery.
+pub(crate) fn fnv1a64<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for part in parts {
         for byte in part.iter().copied().chain((part.len() as u64).to_le_bytes()) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-    format!("fnv1a64:{hash:016x}")
+    hash
 }
 
 #[cfg(test)]
