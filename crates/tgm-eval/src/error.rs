@@ -105,6 +105,21 @@ pub enum Error {
         allowed: &'static str,
     },
 
+    /// A row of the manifest has no label to score against.
+    #[error("{path}: row without a label; evaluation needs the manifest's column `label`")]
+    Unlabelled {
+        /// The video.
+        path: String,
+    },
+
+    /// A video cannot be read: evaluation skips none.
+    #[error(transparent)]
+    Data(#[from] tgm_data::loader::LoaderError),
+
+    /// The encoder refused the clips.
+    #[error(transparent)]
+    Model(#[from] tgm_mae::MaeError),
+
     /// Stochastic gradient descent produced non-finite weights.
     #[error("the linear probe diverged in epoch {epoch} at base_lr {base_lr}; give a smaller one")]
     Diverged {
@@ -117,6 +132,12 @@ pub enum Error {
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Model(error.into())
+    }
+}
 
 impl Error {
     pub(crate) fn setting(name: &'static str, value: impl ToString, allowed: &'static str) -> Self {

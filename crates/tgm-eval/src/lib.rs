@@ -1,6 +1,6 @@
 //! What a video representation is worth.
 //!
-//! Evaluation starts from features: one vector per clip, computed once by whatever model, and shared by every
+//! Evaluation starts from features: one vector per clip, computed once ([`extract`], or by whatever model), and shared by every
 //! protocol ([`knn`], [`linear::logistic`], [`linear::sgd`]). The protocols therefore know neither video nor
 //! network, and their results can be checked against scikit-learn on the same numbers, which the tests do.
 //!
@@ -35,6 +35,7 @@ pub mod baseline;
 pub mod bootstrap;
 mod dense;
 mod error;
+mod extract;
 mod features;
 pub mod knn;
 pub mod linear;
@@ -43,6 +44,7 @@ mod protocol;
 mod scores;
 
 pub use error::{Error, Result};
+pub use extract::extract;
 pub use features::Features;
 pub use protocol::{Evaluation, Protocol, ProtocolReport, Report, evaluate};
 pub use scores::Scores;

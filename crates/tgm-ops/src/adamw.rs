@@ -47,13 +47,18 @@ impl Gradients {
         }
     }
 
-    /// Adds `scale` times the gradients of one backward pass.
+    /// Adds `scale` times the gradients of one backward pass over these variables.
     ///
     /// # Errors
-    /// [`AdamWError::NoGradient`] when the pass did not reach a parameter: a layer that silently stays at its initial
+    /// [`AdamWError::NoGradient`] when the pass did not reach one of them: a layer that silently stays at its initial
     /// value is the commonest fault of a training program, so it is refused here.
-    pub fn add(&mut self, params: &Params, grads: &GradStore, scale: f32) -> Result<(), AdamWError> {
-        for (name, var) in params.iter() {
+    pub fn add<'a>(
+        &mut self,
+        vars: impl Iterator<Item = (&'a str, &'a Var)>,
+        grads: &GradStore,
+        scale: f32,
+    ) -> Result<(), AdamWError> {
+        for (name, var) in vars {
             let grad = grads.get(var).ok_or_else(|| AdamWError::NoGradient(name.to_string()))?;
             self.add_one(name, grad, scale)?;
         }

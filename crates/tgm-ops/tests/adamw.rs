@@ -88,7 +88,7 @@ fn a_parameter_without_gradient_is_an_error_not_a_silent_standstill() {
     let used = params.define("used", 3, Init::Constant(1.0)).unwrap();
     params.define("unused", 3, Init::Constant(1.0)).unwrap();
     let grads = used.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-    let error = Gradients::zeros(&params).add(&params, &grads, 1.0).unwrap_err();
+    let error = Gradients::zeros(&params).add(params.iter(), &grads, 1.0).unwrap_err();
     assert!(matches!(error, AdamWError::NoGradient(name) if name == "unused"));
 }
 

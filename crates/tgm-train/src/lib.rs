@@ -1,2 +1,21 @@
-//! tgm-train
+//! The trainer and the `tgm` command line.
+//!
+//! This crate composes: clips from `tgm-data`, masks from `tgm-masking` guided by `tgm-clip` or codec motion, the model
+//! from `tgm-mae`, the joint loss from `tgm-contrastive`, the optimiser from `tgm-ops`, probes from `tgm-eval`. It
+//! computes nothing itself. A reader who follows one training step begins at [`trainer`].
 #![deny(missing_docs)]
+#![allow(clippy::print_stdout, reason = "a command line program: results go to stdout")]
+
+pub mod checkpoint;
+pub mod commands;
+pub mod config;
+pub mod demo;
+pub mod guidance;
+pub mod model_io;
+pub mod pictures;
+pub mod probe;
+pub mod progress;
+pub mod run_dir;
+pub mod schedule;
+pub mod step;
+pub mod trainer;

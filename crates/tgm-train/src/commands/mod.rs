@@ -1,0 +1,95 @@
+//! The commands of `tgm`.
+
+mod convert;
+mod data;
+mod eval;
+mod forward;
+mod pretrain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::ConfigError;
+
+/// Text-guided video masked autoencoders: pretrain, evaluate, convert.
+#[derive(Parser, Debug)]
+#[command(name = "tgm", version, propagate_version = true)]
+struct Cli {
+    /// More about what happens, on standard error; twice for even more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Pretrain(pretrain::Args),
+    Eval(eval::Args),
+    #[command(subcommand)]
+    Data(data::Command),
+    Forward(forward::Args),
+    Import(convert::ImportArgs),
+    Export(convert::ExportArgs),
+}
+
+/// Stack of the thread that everything runs on: candle walks a loss's graph by recursion, one frame per operation.
+const STACK: usize = 256 << 20;
+
+/// Parses the command line, runs the command and reports its failure as one line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,tgm={level},tgm_train={level}")));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let run = std::thread::Builder::new().stack_size(STACK).spawn(move || run(cli.command));
+    let outcome = match run.map(std::thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(anyhow::anyhow!("this is a fault of tgm itself; the message above says where")),
+        Err(error) => Err(anyhow::Error::from(error).context("cannot start a thread")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            ExitCode::from(if error.downcast_ref::<ConfigError>().is_some() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Pretrain(args) => pretrain::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Data(command) => data::run(command),
+        Command::Forward(args) => forward::run(args),
+        Command::Import(args) => convert::import(args),
+        Command::Export(args) => convert::export(args),
+    }
+}
+
+/// The chain of causes in one line. Many errors quote their cause already: what has been said is not said again.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line += ": ";
+            }
+            line += &text;
+        }
+    }
+    line
+}
+
+/// Writes the numbers of a result where `--json` says.
+fn write_json(path: Option<&std::path::Path>, value: &impl serde::Serialize) -> Result<()> {
+    match path {
+        Some(path) => crate::run_dir::write_atomically(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,196 @@
+//! Reading a configuration: named or from a file, with settings from the command line on top.
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// A configuration that cannot be used: exit code 2.
+#[derive(Debug)]
+pub struct ConfigError(pub String);
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The configurations inside the program: name, text.
+pub const NAMED: &[(&str, &str)] = &[
+    ("demo", include_str!("../../configs/demo.toml")),
+    ("tgm-base", include_str!("../../configs/tgm-base.toml")),
+    ("mgm-base", include_str!("../../configs/mgm-base.toml")),
+    ("videomae-base", include_str!("../../configs/videomae-base.toml")),
+];
+
+/// Reads the configuration of this name, or of this file, and applies `settings` (`key=value`).
+///
+/// # Errors
+/// [`ConfigError`] naming the file and the key, and the nearest one that exists.
+pub fn load(name_or_file: &str, settings: &[String]) -> Result<Config, ConfigError> {
+    let named = NAMED.iter().find(|(name, _)| *name == name_or_file);
+    let text = match named {
+        Some((_, text)) => (*text).to_string(),
+        None => std::fs::read_to_string(name_or_file).map_err(|e| {
+            let names = NAMED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            ConfigError(format!("config `{name_or_file}` is neither a name ({names}) nor a readable file: {e}"))
+        })?,
+    };
+    from_text(name_or_file, &text, settings)
+}
+
+/// Reads a configuration from its text. `source` names it in errors.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn from_text(source: &str, text: &str, settings: &[String]) -> Result<Config, ConfigError> {
+    let mut table: Table = text.parse().map_err(|e| ConfigError(format!("{source}: {}", one_line(&e))))?;
+    // First without the settings, so that an error names its source.
+    parse(source, table.clone())?;
+    for setting in settings {
+        let (key, value) = setting
+            .split_once('=')
+            .ok_or_else(|| ConfigError(format!("--set {setting}: expected key=value, such as train.batch=16")))?;
+        set(&mut table, key.trim(), value.trim()).map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
+    }
+    if settings.is_empty() { parse(source, table) } else { parse(&format!("{source} with --set"), table) }
+}
+
+fn parse(source: &str, table: Table) -> Result<Config, ConfigError> {
+    table.try_into().map_err(|e: toml::de::Error| ConfigError(format!("{source}: {}", explain(&one_line(&e)))))
+}
+
+fn one_line(error: &toml::de::Error) -> String {
+    let place = error.to_string();
+    let line = place.lines().find_map(|l| l.strip_prefix("TOML parse error at ")).map(|l| format!(" at {l}"));
+    format!("{}{}", error.message().replace('\n', " "), line.unwrap_or_default())
+}
+
+/// Adds the nearest known name to serde's list of expected ones.
+fn explain(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let (Some(wrong), expected) = (quoted.next(), quoted.collect::<Vec<_>>()) else {
+        return message.to_string();
+    };
+    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+        return message.to_string();
+    }
+    let nearest = expected
+        .iter()
+        .map(|known| (strsim::normalized_damerau_levenshtein(wrong, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
+    match nearest {
+        Some((_, nearest)) => format!("{what} `{wrong}`: did you mean `{nearest}`? (known here: {})", expected.join(", ")),
+        None => message.to_string(),
+    }
+}
+
+/// Sets `a.b.c` to a TOML value, or to a string when it is none.
+fn set(table: &mut Table, key: &str, value: &str) -> Result<(), String> {
+    let value = format!("value = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("value"))
+        .unwrap_or_else(|| Value::String(value.to_string()));
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let Some(last) = parts.pop().filter(|last| !last.is_empty()) else { return Err("the key is empty".into()) };
+    let mut inner = table;
+    for part in parts {
+        let entry = inner.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        inner = entry.as_table_mut().ok_or_else(|| format!("`{part}` is not a section"))?;
+    }
+    inner.insert(last.to_string(), value);
+    Ok(())
+}
+
+/// What differs between two configurations: `key: old → new`, in alphabetical order.
+pub fn differences(old: &Config, new: &Config) -> Vec<String> {
+    let flat = |config: &Config| {
+        let mut flat = std::collections::BTreeMap::new();
+        if let Ok(table) = Table::try_from(config) {
+            flatten("", &Value::Table(table), &mut flat);
+        }
+        flat
+    };
+    let (old, new) = (flat(old), flat(new));
+    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let shown = |v: Option<&String>| v.map_or("(absent)".to_string(), Clone::clone);
+    keys.into_iter()
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| format!("{key}: {} → {}", shown(old.get(key)), shown(new.get(key))))
+        .collect()
+}
+
+fn flatten(prefix: &str, value: &Value, into: &mut std::collections::BTreeMap<String, String>) {
+    match value {
+        Value::Table(table) => table.iter().for_each(|(key, value)| {
+            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            flatten(&key, value, into);
+        }),
+        value => drop(into.insert(prefix.to_string(), value.to_string())),
+    }
+}
+
+impl Config {
+    /// The configuration as a TOML document with every key.
+    ///
+    /// # Errors
+    /// When a value has no TOML form.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tgm_masking::Masking;
+
+    fn message(text: &str, settings: &[&str]) -> String {
+        let settings: Vec<String> = settings.iter().map(|s| (*s).to_string()).collect();
+        from_text("run.toml", text, &settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_named_config_is_valid_and_survives_being_written() {
+        for (name, _) in NAMED {
+            let config = load(name, &[]).unwrap();
+            let again = from_text(name, &config.to_toml().unwrap(), &[]).unwrap();
+            assert_eq!(config, again, "{name}");
+        }
+    }
+
+    #[test]
+    fn settings_from_the_command_line_win() {
+        let settings = ["train.batch=7", "masking.ratio=0.5", "text.model=some/folder"].map(String::from);
+        let config = from_text("x", "[masking]\nkind = 'tube'", &settings).unwrap();
+        assert_eq!((config.train.batch, config.text.model.as_str()), (7, "some/folder"));
+        assert_eq!(config.masking, Masking::Tube { ratio: 0.5 });
+    }
+
+    #[test]
+    fn a_typo_names_the_file_and_the_nearest_key() {
+        let text = message("[train]\nbatchsize = 4", &[]);
+        assert!(text.starts_with("run.toml: unknown key `batchsize`: did you mean `batch`?"), "{text}");
+        let text = message("[masking]\nkind = 'txt'", &[]);
+        assert!(text.contains("unknown value `txt`: did you mean `text`?"), "{text}");
+        assert!(message("", &["train.bach=4"]).contains("did you mean `batch`?"));
+    }
+
+    #[test]
+    fn broken_documents_and_settings_are_one_line() {
+        for text in [message("[train", &[]), message("seed = 'x'", &[]), message("", &["seed"]), message("seed=1", &["seed.x=1"])] {
+            assert!(!text.contains('\n') && text.len() < 200, "{text}");
+        }
+    }
+
+    #[test]
+    fn differences_name_key_old_and_new_value() {
+        let (old, mut new) = (Config::default(), Config::default());
+        new.train.batch = 8;
+        new.data.manifest = Some("m.csv".into());
+        assert_eq!(differences(&old, &new), ["data.manifest: (absent) → \"m.csv\"", "train.batch: 1024 → 8"]);
+    }
+}

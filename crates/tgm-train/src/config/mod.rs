@@ -1,0 +1,236 @@
+//! The configuration of a run: one TOML document, every key with a default and a reason.
+//!
+//! Where the paper is silent the doc comment of the key says so and names the source of the default.
+
+mod load;
+mod resolve;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tgm_clip::ScoreOptions;
+use tgm_contrastive::ContrastiveConfig;
+use tgm_data::loader::{ClipConfig, LoaderConfig};
+use tgm_mae::TransformerConfig;
+use tgm_masking::Masking;
+
+pub use load::{ConfigError, NAMED, differences, from_text, load};
+pub use resolve::{Length, Plan, model};
+
+/// Everything that decides what a run computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The seed of every random draw: initial weights, order, crops, captions, masks.
+    pub seed: u64,
+    /// Which videos.
+    pub data: DataConfig,
+    /// From a video to a clip (`tgm_data::loader::ClipConfig`).
+    pub clip: ClipConfig,
+    /// How clips are loaded (`tgm_data::loader::LoaderConfig`); changes no result.
+    pub loader: LoaderConfig,
+    /// The sizes of encoder and decoder.
+    pub model: ModelConfig,
+    /// Which tubelets are hidden (`tgm_masking::Masking`).
+    pub masking: Masking,
+    /// The CLIP that scores patches and embeds captions.
+    pub text: TextConfig,
+    /// The contrastive term of the loss.
+    pub contrastive: JointConfig,
+    /// Batch, precision, optimiser.
+    pub train: TrainConfig,
+    /// Learning rate over time.
+    pub schedule: ScheduleConfig,
+    /// What is written, and how often; changes no result.
+    pub output: OutputConfig,
+}
+
+impl Default for Config {
+    /// The paper's: ViT-B, 16 frames of 224×224, text-guided masking of 60 %, joint loss, VideoMAE's optimiser.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            data: DataConfig::default(),
+            clip: ClipConfig::default(),
+            loader: LoaderConfig::default(),
+            model: ModelConfig::default(),
+            masking: Masking::default(),
+            text: TextConfig::default(),
+            contrastive: JointConfig::default(),
+            train: TrainConfig::default(),
+            schedule: ScheduleConfig::default(),
+            output: OutputConfig::default(),
+        }
+    }
+}
+
+/// Which videos.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// The manifest: CSV or JSON Lines with a column `path`. Set by `--data`.
+    pub manifest: Option<PathBuf>,
+    /// The split to train on. A manifest without the column `split` is used whole.
+    pub train_split: String,
+    /// The split that probes score; needs labels.
+    pub test_split: String,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { manifest: None, train_split: "train".into(), test_split: "test".into() }
+    }
+}
+
+/// The sizes of encoder and decoder. Frames, image size and tubelet follow from `clip`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// `micro`, `small`, `base`, `large` or `huge`. Default: `base`, the paper's.
+    pub preset: String,
+    /// Another encoder than the preset's.
+    pub encoder: Option<TransformerConfig>,
+    /// Another decoder than the preset's.
+    pub decoder: Option<TransformerConfig>,
+    /// Standardise the target per tubelet and channel. The paper does not say; VideoMAE does.
+    pub normalize_target: bool,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self { preset: "base".into(), encoder: None, decoder: None, normalize_target: true }
+    }
+}
+
+/// The CLIP that scores patches and embeds captions. It is frozen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextConfig {
+    /// `builtin` (a tiny CLIP that knows the synthetic world only), a folder in Hugging Face layout, or
+    /// `hub:OWNER/NAME@REVISION`. Default: ViT-B/32, the paper's.
+    pub model: String,
+    /// Patch features and grid of the score maps.
+    pub scores: ScoreOptions,
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        Self { model: tgm_clip::ModelSource::vit_b32().to_string(), scores: ScoreOptions::default() }
+    }
+}
+
+/// The contrastive term of the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JointConfig {
+    /// Whether there is one. Set by `--contrastive on|off`.
+    pub enabled: bool,
+    /// Its weight beside the reconstruction. The paper: 1.
+    pub weight: f64,
+    /// Temperature and negatives.
+    pub head: ContrastiveConfig,
+}
+
+impl Default for JointConfig {
+    fn default() -> Self {
+        Self { enabled: true, weight: 1.0, head: ContrastiveConfig::default() }
+    }
+}
+
+/// Batch, precision, optimiser.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Clips per optimiser step, over all micro-batches. The paper does not say; VideoMAE: 1024 to 2048.
+    pub batch: usize,
+    /// Clips that are in memory at once; divides `batch`; 0 for all. Gradients, the contrastive ones included, are the same
+    /// for every value.
+    pub micro_batch: usize,
+    /// `f32`, or `bf16` for matrix products where the processor has it. In this version both compute in f32.
+    pub precision: Precision,
+    /// First and second moment decay of AdamW. VideoMAE: 0.9 and 0.95.
+    pub betas: [f64; 2],
+    /// Decoupled weight decay of matrices. VideoMAE: 0.05.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient; 0 for no limit. VideoMAE: none.
+    pub clip_norm: f64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            batch: 1024,
+            micro_batch: 0,
+            precision: Precision::F32,
+            betas: [0.9, 0.95],
+            weight_decay: 0.05,
+            clip_norm: 0.0,
+        }
+    }
+}
+
+/// The arithmetic of matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// bfloat16 with f32 accumulation.
+    Bf16,
+}
+
+/// The unit of the schedule's lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Passes over the training split.
+    Epochs,
+    /// Optimiser steps.
+    Steps,
+}
+
+/// Learning rate over time: a linear warm-up from 0, then half a cosine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// What `length` and `warmup` count.
+    pub unit: Unit,
+    /// The whole schedule. The paper: 200 epochs.
+    pub length: f64,
+    /// Its rising part. VideoMAE: 40 of 800 epochs.
+    pub warmup: f64,
+    /// The peak at a batch of 256; scaled by batch / 256. VideoMAE and the paper: 1.5e-4.
+    pub base_lr: f64,
+    /// The end at a batch of 256; scaled likewise. VideoMAE: 1e-5.
+    pub min_lr: f64,
+    /// Stop after this many steps, wherever the schedule is; 0 for its end. Set by `--steps`.
+    pub stop_at: u64,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self { unit: Unit::Epochs, length: 200.0, warmup: 10.0, base_lr: 1.5e-4, min_lr: 1e-5, stop_at: 0 }
+    }
+}
+
+/// What is written, and how often.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputConfig {
+    /// A log line after this many steps.
+    pub log_every: u64,
+    /// A checkpoint after this many steps; 0 for the end only.
+    pub checkpoint_every: u64,
+    /// How many checkpoints are kept.
+    pub keep: usize,
+    /// Pictures of masks and reconstructions after this many steps; 0 for the end only.
+    pub pictures_every: u64,
+    /// How many clips are pictured; 0 for none.
+    pub pictures: usize,
+}
+
+impl Default for OutputConfig {
+    fn default() -> Self {
+        Self { log_every: 20, checkpoint_every: 500, keep: 2, pictures_every: 0, pictures: 4 }
+    }
+}

@@ -1,0 +1,126 @@
+//! Probes of an encoder on labelled clips, and the table that they end in.
+
+use anyhow::Result;
+use serde::Serialize;
+use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset};
+use tgm_eval::linear::logistic;
+use tgm_eval::{Features, Protocol, Report, bootstrap, evaluate, extract, knn};
+use tgm_mae::Encoder;
+use tgm_random::Streams;
+
+use crate::model_io::ONE_VIEW;
+use crate::progress::Progress;
+
+/// Train and test clips with labels.
+#[derive(Clone, Debug)]
+pub struct LabelledClips {
+    /// To fit on.
+    pub train: Subset,
+    /// To score.
+    pub test: Subset,
+    /// How clips are made.
+    pub clip: ClipConfig,
+    /// How they are loaded.
+    pub loader: LoaderConfig,
+}
+
+/// Features of both parts.
+#[derive(Clone, Debug)]
+pub struct ProbeFeatures {
+    train: Features,
+    test: Features,
+}
+
+impl LabelledClips {
+    /// Encodes all clips.
+    ///
+    /// # Errors
+    /// When a video is bad or a row has no label.
+    pub fn features(&self, title: &str, encoder: &Encoder) -> Result<ProbeFeatures> {
+        let total = self.train.rows().len() + self.test.rows().len();
+        let progress = Progress::new(title, total as u64);
+        let classes = self.train.manifest().classes().len();
+        let clip = ClipConfig { motion: MotionSource::None, ..self.clip.clone() };
+        let part = |subset: &Subset, before: usize| -> Result<Features> {
+            let clips = EvalLoader::new(subset, &clip, &self.loader, ONE_VIEW)?;
+            Ok(extract(encoder, clips, classes, &|done| progress.set((before + done) as u64))?)
+        };
+        let train = part(&self.train, 0)?;
+        let test = part(&self.test, self.train.rows().len())?;
+        progress.finish();
+        Ok(ProbeFeatures { train, test })
+    }
+}
+
+/// kNN with few neighbours, for small sets; the field's 200 for large ones.
+pub fn knn_protocol(train_clips: usize) -> Protocol {
+    Protocol::Knn(knn::Settings { k: if train_clips < 5000 { 20 } else { 200 }, ..knn::Settings::default() })
+}
+
+/// The linear probe: logistic regression.
+pub fn linear_protocol() -> Protocol {
+    Protocol::Logistic(logistic::Settings::default())
+}
+
+impl ProbeFeatures {
+    /// Runs a protocol.
+    ///
+    /// # Errors
+    /// Those of [`evaluate`].
+    pub fn evaluate(&self, protocol: &Protocol, seed: u64) -> Result<Report> {
+        let interval = bootstrap::Settings::default();
+        Ok(evaluate(protocol, &self.train, &self.test, interval, &Streams::new(seed))?.report)
+    }
+
+    /// Clips that the probes are fitted on.
+    pub fn train_clips(&self) -> usize {
+        self.train.clips()
+    }
+}
+
+/// A row of the table: what was measured, ours, and what it is compared with.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// The result.
+    pub result: f64,
+    /// Its 95 % interval, if it has one.
+    pub interval: Option<[f64; 2]>,
+    /// The same of a randomly initialised encoder.
+    pub random_encoder: Option<f64>,
+    /// What needs no learning: chance, or predicting the mean.
+    pub baseline: f64,
+}
+
+/// Probes an encoder and a randomly initialised one of the same size.
+///
+/// # Errors
+/// When a probe fails.
+pub fn compare(clips: &LabelledClips, trained: &Encoder, random: &Encoder, seed: u64) -> Result<Vec<Row>> {
+    let trained = clips.features("features", trained)?;
+    let random = clips.features("features (random encoder)", random)?;
+    let protocols = [("kNN top-1", knn_protocol(trained.train_clips())), ("linear probe top-1", linear_protocol())];
+    let row = |(name, protocol): (&str, Protocol)| -> Result<Row> {
+        let (ours, theirs) = (trained.evaluate(&protocol, seed)?, random.evaluate(&protocol, seed)?);
+        Ok(Row {
+            name: name.into(),
+            result: ours.top1.mean,
+            interval: Some([ours.top1.low, ours.top1.high]),
+            random_encoder: Some(theirs.top1.mean),
+            baseline: ours.chance,
+        })
+    };
+    protocols.into_iter().map(row).collect()
+}
+
+/// Prints rows as a table on standard output.
+pub fn print_table(rows: &[Row]) {
+    println!("{:<26} {:>9}  {:>15}  {:>14}  {:>9}", "", "result", "95 % interval", "random encoder", "baseline");
+    for row in rows {
+        let interval = row.interval.map_or(String::new(), |[low, high]| format!("{low:.3} – {high:.3}"));
+        let random = row.random_encoder.map_or(String::new(), |r| format!("{r:.3}"));
+        let (name, result, baseline) = (&row.name, row.result, row.baseline);
+        println!("{name:<26} {result:>9.3}  {interval:>15}  {random:>14}  {baseline:>9.3}");
+    }
+}

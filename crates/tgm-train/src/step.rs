@@ -1,0 +1,224 @@
+//! One optimiser step: from the clips of a global batch to the gradient of the joint loss.
+//!
+//! The global batch may be larger than memory allows. Reconstruction is a mean over clips, so its gradient is the mean of
+//! the micro-batches' gradients. The contrastive loss is not: every clip is compared with every other one of the *global*
+//! batch. It is therefore computed in two passes (gradient caching, as in open_clip): first all clips are encoded and
+//! the loss's gradient with respect to their pooled tokens is taken at once; then each micro-batch is encoded again
+//! and that gradient is passed on. The result does not depend on the size of the micro-batches.
+
+use anyhow::Result;
+use candle_core::{Tensor, Var};
+use tgm_contrastive::{Contrast, ContrastiveHead, pool};
+use tgm_mae::{Reconstruction, TokenSplit, VideoMae};
+use tgm_ops::{Gradients, Params};
+
+/// The part of a global batch that is in the model at once.
+#[derive(Clone, Debug)]
+pub struct MicroBatch {
+    /// `[B, N, P]`.
+    pub tubelets: Tensor,
+    /// Visible and masked tubelets.
+    pub split: TokenSplit,
+    /// Embeddings `[B, E]` of the captions, with the contrastive loss.
+    pub texts: Option<Tensor>,
+    /// The captions.
+    pub captions: Vec<String>,
+}
+
+/// The model and its losses.
+#[derive(Clone, Debug)]
+pub struct Joint {
+    /// The masked autoencoder.
+    pub mae: VideoMae,
+    /// The contrastive head and its weight in the loss.
+    pub contrastive: Option<(ContrastiveHead, f64)>,
+}
+
+/// What one step measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Losses {
+    /// Reconstruction: mean squared error on masked tubelets.
+    pub mae: f64,
+    /// The same for a model that always answers the mean.
+    pub mae_of_mean: f64,
+    /// The contrastive loss.
+    pub contrastive: Option<ContrastiveLosses>,
+}
+
+/// The contrastive part of [`Losses`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ContrastiveLosses {
+    /// The loss itself.
+    pub loss: f64,
+    /// Divided by ln(batch): 1 is guessing.
+    pub relative: f64,
+    /// Share of clips matched with their own caption.
+    pub top1: f64,
+    /// 1/τ.
+    pub scale: f64,
+}
+
+impl Joint {
+    /// The loss of a global batch, its gradient added to `grads`.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or a parameter gets no gradient.
+    pub fn gradient(&self, params: &Params, batch: &[MicroBatch], grads: &mut Gradients) -> Result<Losses> {
+        match (&self.contrastive, batch) {
+            (None, _) => self.reconstruction_only(params, batch, grads),
+            (Some((head, weight)), [whole]) => self.at_once(head, *weight, params, whole, grads),
+            (Some((head, weight)), _) => self.cached(head, *weight, params, batch, grads),
+        }
+    }
+
+    fn reconstruction_only(&self, params: &Params, batch: &[MicroBatch], grads: &mut Gradients) -> Result<Losses> {
+        let mut losses = Losses::default();
+        let share = 1.0 / batch.len() as f64;
+        for micro in batch {
+            let out = self.mae.forward(&micro.tubelets, &micro.split)?;
+            grads.add(params.iter(), &out.loss.backward()?, share as f32)?;
+            losses.add(&out, share)?;
+        }
+        Ok(losses)
+    }
+
+    fn at_once(
+        &self,
+        head: &ContrastiveHead,
+        weight: f64,
+        params: &Params,
+        whole: &MicroBatch,
+        grads: &mut Gradients,
+    ) -> Result<Losses> {
+        let out = self.mae.forward(&whole.tubelets, &whole.split)?;
+        let contrast = head.loss(&pool(&out.encoded)?, texts(whole)?, &whole.captions)?;
+        let loss = (&out.loss + (&contrast.loss * weight)?)?;
+        grads.add(params.iter(), &loss.backward()?, 1.0)?;
+        let mut losses = Losses { contrastive: Some(ContrastiveLosses::of(&contrast)?), ..Losses::default() };
+        losses.add(&out, 1.0)?;
+        Ok(losses)
+    }
+
+    fn cached(
+        &self,
+        head: &ContrastiveHead,
+        weight: f64,
+        params: &Params,
+        batch: &[MicroBatch],
+        grads: &mut Gradients,
+    ) -> Result<Losses> {
+        let (head_vars, model_vars): (Vec<_>, Vec<_>) =
+            params.iter().partition(|(name, _)| name.starts_with(ContrastiveHead::PREFIX));
+        let encode = |micro: &MicroBatch| -> Result<Tensor> {
+            Ok(pool(&self.mae.encoder().forward(&micro.tubelets, micro.split.visible())?)?.detach())
+        };
+        let pooled = batch.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        let all = Var::from_tensor(&Tensor::cat(&pooled, 0)?)?;
+        let all_texts = Tensor::cat(&batch.iter().map(texts).collect::<Result<Vec<_>>>()?, 0)?;
+        let captions: Vec<&String> = batch.iter().flat_map(|micro| &micro.captions).collect();
+        let contrast = head.loss(&all, &all_texts, &captions)?;
+        let from_loss = (&contrast.loss * weight)?.backward()?;
+        grads.add(head_vars.into_iter(), &from_loss, 1.0)?;
+        let upstream = from_loss.get(&all).map_or_else(|| all.zeros_like(), |g| Ok(g.clone()))?;
+
+        let mut losses = Losses { contrastive: Some(ContrastiveLosses::of(&contrast)?), ..Losses::default() };
+        let (share, mut start) = (1.0 / batch.len() as f64, 0);
+        for micro in batch {
+            let clips = micro.captions.len();
+            let out = self.mae.forward(&micro.tubelets, &micro.split)?;
+            let passed_on = (pool(&out.encoded)? * upstream.narrow(0, start, clips)?)?.sum_all()?;
+            let surrogate = ((&out.loss * share)? + passed_on)?;
+            grads.add(model_vars.iter().copied(), &surrogate.backward()?, 1.0)?;
+            losses.add(&out, share)?;
+            start += clips;
+        }
+        Ok(losses)
+    }
+}
+
+fn texts(micro: &MicroBatch) -> Result<&Tensor> {
+    micro.texts.as_ref().ok_or_else(|| anyhow::anyhow!("the contrastive loss was given clips without text embeddings"))
+}
+
+impl Losses {
+    fn add(&mut self, out: &Reconstruction, share: f64) -> Result<()> {
+        self.mae += share * f64::from(out.loss.to_scalar::<f32>()?);
+        let centred = out.target.broadcast_sub(&out.target.mean_all()?)?;
+        self.mae_of_mean += share * f64::from(centred.sqr()?.mean_all()?.to_scalar::<f32>()?);
+        Ok(())
+    }
+
+    /// The joint loss.
+    pub fn total(&self, weight: f64) -> f64 {
+        self.mae + self.contrastive.map_or(0.0, |c| weight * c.loss)
+    }
+}
+
+impl ContrastiveLosses {
+    fn of(contrast: &Contrast) -> Result<Self> {
+        let loss = f64::from(contrast.loss.to_scalar::<f32>()?);
+        Ok(Self { loss, relative: contrast.relative, top1: contrast.top1, scale: contrast.scale })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+    use tgm_contrastive::ContrastiveConfig;
+    use tgm_mae::{MaeConfig, TransformerConfig};
+    use tgm_ops::gradcheck::randn;
+    use tgm_random::Streams;
+
+    fn config() -> MaeConfig {
+        MaeConfig {
+            frames: 4,
+            image_size: [16, 16],
+            encoder: TransformerConfig::new(16, 2, 2),
+            decoder: TransformerConfig::new(8, 1, 2),
+            ..MaeConfig::micro()
+        }
+    }
+
+    /// Clips `from..to` of one fixed batch of 6.
+    fn micro(config: &MaeConfig, from: usize, to: usize) -> MicroBatch {
+        let tubelets = randn("tubelets", &[6, config.tokens(), config.tubelet_len()], DType::F32).unwrap();
+        let masked: Vec<Vec<bool>> =
+            (from..to).map(|s| (0..config.tokens()).map(|i| (i + s) % 4 != 0).collect()).collect();
+        MicroBatch {
+            tubelets: tubelets.narrow(0, from, to - from).unwrap(),
+            split: TokenSplit::from_bools(&masked, &Device::Cpu).unwrap(),
+            texts: Some(randn("texts", &[6, 5], DType::F32).unwrap().narrow(0, from, to - from).unwrap()),
+            captions: ["a", "b", "c", "a", "d", "e"][from..to].iter().map(|c| (*c).to_string()).collect(),
+        }
+    }
+
+    fn gradient(cuts: &[usize]) -> (Losses, Gradients) {
+        let config = config();
+        let mut params = Params::new(Streams::new(1), &Device::Cpu);
+        let mae = VideoMae::new(&config, &mut params).unwrap();
+        let head = ContrastiveHead::new(16, 5, &ContrastiveConfig::default(), &mut params).unwrap();
+        let joint = Joint { mae, contrastive: Some((head, 0.7)) };
+        let batch: Vec<MicroBatch> = cuts.windows(2).map(|w| micro(&config, w[0], w[1])).collect();
+        let mut grads = Gradients::zeros(&params);
+        let losses = joint.gradient(&params, &batch, &mut grads).unwrap();
+        (losses, grads)
+    }
+
+    /// open_clip PR 419: accumulating a contrastive loss over micro-batches is another loss, unless done this way.
+    #[test]
+    fn micro_batches_change_neither_loss_nor_gradient() {
+        let (whole_losses, whole) = gradient(&[0, 6]);
+        for cuts in [&[0, 3, 6][..], &[0, 2, 4, 6], &[0, 1, 2, 3, 4, 5, 6]] {
+            let (losses, grads) = gradient(cuts);
+            assert!((losses.mae - whole_losses.mae).abs() < 1e-5, "{losses:?} against {whole_losses:?}");
+            let (a, b) = (losses.contrastive.unwrap(), whole_losses.contrastive.unwrap());
+            assert!((a.loss - b.loss).abs() < 1e-5);
+            for ((name, a), (_, b)) in grads.iter().zip(whole.iter()) {
+                let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
+                let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+                assert!(norm(&difference) <= 1e-4 * norm(b) + 1e-7, "{name} in {cuts:?}");
+            }
+        }
+    }
+}

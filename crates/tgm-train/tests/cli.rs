@@ -1,0 +1,277 @@
+//! The `tgm` program as its users meet it: what it makes, how it resumes, and what it says when something is wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+fn tgm(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tgm")).args(arguments).output().expect("tgm starts")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in Unicode")
+}
+
+fn ok(arguments: &[&str]) -> String {
+    let output = tgm(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "tgm {arguments:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs something that fails, and returns its one `error:` line.
+fn fails(code: i32, arguments: &[&str]) -> String {
+    let output = tgm(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "tgm {arguments:?}: {stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "tgm {arguments:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    errors[0].to_string()
+}
+
+/// The settings of a model that trains in milliseconds.
+const TINY: [&str; 10] = [
+    "--set",
+    "model.encoder={dim=32,depth=1,heads=2,mlp=64}",
+    "--set",
+    "model.decoder={dim=16,depth=1,heads=2,mlp=32}",
+    "--set",
+    "train.batch=4",
+    "--set",
+    "output.pictures=1",
+    "--set",
+    "schedule.warmup=2",
+];
+
+/// Arguments of a tiny run on a manifest.
+fn tiny<'a>(manifest: &'a str, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["pretrain", "--data", manifest, "--out", text(out)];
+    arguments.extend(TINY);
+    arguments.extend(more);
+    arguments
+}
+
+fn world() -> String {
+    text(&fixtures().join("world/manifest.csv")).to_string()
+}
+
+/// Names and bytes of the files of the newest checkpoint that hold what was learnt.
+fn learnt(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let newest = fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).max().expect("a checkpoint");
+    let files = fs::read_dir(newest).unwrap().map(|e| e.unwrap().path());
+    files
+        .filter(|f| f.extension().is_some_and(|e| e == "safetensors"))
+        .map(|f| (f.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&f).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_run_leaves_config_metrics_checkpoint_pictures_and_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, json) = (dir.path().join("run"), dir.path().join("result.json"));
+    let table = ok(&tiny(&world(), &out, &["--steps", "3", "--json", text(&json)]));
+    for row in ["masked loss", "contrastive loss", "kNN top-1", "linear probe top-1", "checkpoint", "pictures"] {
+        assert!(table.contains(row), "{table}");
+    }
+    let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 3);
+    assert!(metrics.lines().all(|line| line.contains("\"data_wait\"") && line.contains("\"contrastive_relative\"")));
+    assert!(fs::read_dir(out.join("pictures")).unwrap().count() == 1);
+    assert!(out.join("config.toml").is_file());
+    let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(json["rows"][2]["name"], "kNN top-1");
+}
+
+#[test]
+fn k_and_k_steps_equal_2k_steps_bit_for_bit_for_every_masking() {
+    for (masking, contrastive) in [("random", "off"), ("tube", "on"), ("motion", "on"), ("text", "on")] {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+        let options = ["--masking", masking, "--contrastive", contrastive, "--set", "train.micro_batch=2", "--steps"];
+        ok(&tiny(&world(), &whole, &[&options[..], &["4"]].concat()));
+        ok(&tiny(&world(), &parts, &[&options[..], &["2"]].concat()));
+        // Another number of workers must not matter.
+        ok(&["pretrain", "--out", text(&parts), "--resume", "--steps", "4", "--set", "loader.workers=3"]);
+        let (whole, parts) = (learnt(&whole), learnt(&parts));
+        assert_eq!(whole.keys().collect::<Vec<_>>(), parts.keys().collect::<Vec<_>>());
+        for (name, bytes) in &whole {
+            assert!(*bytes == parts[name], "{masking}: {name} differs");
+        }
+    }
+}
+
+#[test]
+fn resuming_with_another_configuration_names_the_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    ok(&tiny(&world(), &out, &["--steps", "1"]));
+    let error = fails(2, &["pretrain", "--out", text(&out), "--resume", "--set", "train.batch=8"]);
+    assert!(error.contains("train.batch: 4 → 8"), "{error}");
+    let error = fails(1, &tiny(&world(), &out, &["--steps", "1"]));
+    assert!(error.contains("--resume"), "{error}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_loudly() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    ok(&tiny(&world(), &out, &["--steps", "2", "--set", "output.checkpoint_every=1"]));
+    let newest = out.join("checkpoints/step-00000002/model.safetensors");
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    let output = tgm(&["pretrain", "--out", text(&out), "--resume", "--steps", "3"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("passing over"), "{stderr}");
+    assert!(stderr.contains("step 3/3"), "{stderr}");
+}
+
+#[test]
+fn missing_empty_and_wrong_manifests_are_one_clear_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let manifest = dir.path().join("clips.csv");
+    let mut check = |content: Option<&str>, expected: &str| {
+        if let Some(content) = content {
+            fs::write(&manifest, content).unwrap();
+        }
+        let error = fails(1, &tiny(text(&manifest), &out, &["--contrastive", "off", "--steps", "1"]));
+        assert!(error.contains("clips.csv") && error.contains(expected), "{error}");
+        assert!(!out.exists(), "nothing is left behind");
+    };
+    check(None, "clips.csv");
+    check(Some(""), "clips.csv");
+    check(Some("file,label\na.mp4,x\n"), "path");
+    check(Some("path\n../../outside.mp4\n"), "outside.mp4");
+}
+
+#[test]
+fn absent_truncated_and_soundless_videos_are_counted_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = dir.path().join("clips.csv");
+    let video = fs::read_dir(fixtures().join("world/videos")).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&video).unwrap();
+    fs::write(dir.path().join("cut.mp4"), &bytes[..bytes.len() / 3]).unwrap();
+    fs::write(dir.path().join("text.mp4"), "no video at all").unwrap();
+    fs::write(&manifest, "path\nabsent.mp4\ncut.mp4\ntext.mp4\n").unwrap();
+    let out = dir.path().join("run");
+    let error = fails(1, &tiny(text(&manifest), &out, &["--contrastive", "off", "--steps", "1"]));
+    assert!(["absent.mp4", "cut.mp4", "text.mp4"].iter().any(|name| error.contains(name)), "{error}");
+
+    // One bad file among good ones is replaced and said to be.
+    for i in 0..8 {
+        fs::copy(&video, dir.path().join(format!("good{i}.mp4"))).unwrap();
+    }
+    let rows: String = (0..8).map(|i| format!("good{i}.mp4\n")).collect();
+    fs::write(&manifest, format!("path\ncut.mp4\n{rows}")).unwrap();
+    let out = dir.path().join("run2");
+    let output = tgm(&tiny(text(&manifest), &out, &["--contrastive", "off", "--steps", "3"]));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("skipped: ") && stderr.contains("cut.mp4"), "{stderr}");
+    assert!(fs::read_to_string(out.join("metrics.jsonl")).unwrap().contains("\"skipped\":1"));
+}
+
+#[test]
+fn a_typo_in_a_config_is_exit_code_2_with_the_nearest_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("mine.toml");
+    fs::write(&config, "[train]\nbacth = 8\n").unwrap();
+    let error = fails(2, &["pretrain", "--config", text(&config), "--data", &world()]);
+    assert!(error.contains("mine.toml: unknown key `bacth`: did you mean `batch`?"), "{error}");
+    let error = fails(2, &["pretrain", "--set", "masking.rato=0.5"]);
+    assert!(error.contains("did you mean `ratio`?"), "{error}");
+    let error = fails(2, &["pretrain", "--config", "absent"]);
+    assert!(error.contains("demo") && error.contains("tgm-base"), "{error}");
+    assert_eq!(tgm(&["pretrain", "--nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_text_guided_run_without_captions_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let video = fs::read_dir(fixtures().join("world/videos")).unwrap().next().unwrap().unwrap().path();
+    fs::copy(&video, dir.path().join("a.mp4")).unwrap();
+    let manifest = dir.path().join("clips.csv");
+    fs::write(&manifest, "path\na.mp4\n").unwrap();
+    let error = fails(1, &tiny(text(&manifest), &dir.path().join("run"), &["--masking", "text", "--steps", "1"]));
+    assert!(error.contains("caption") && error.contains("--contrastive off"), "{error}");
+}
+
+#[test]
+fn forward_reproduces_transformers_numbers_through_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.safetensors");
+    for (name, grads) in [("mae-plain", true), ("mae-odd", true), ("mae-classifier-mean", false)] {
+        let folder = fixtures().join(name);
+        let golden = folder.join("golden.safetensors");
+        let mut arguments =
+            vec!["forward", "--checkpoint", text(&folder), "--input", text(&golden), "--output", text(&out)];
+        if grads {
+            arguments.push("--grads");
+        }
+        ok(&arguments);
+        let load = |path: &Path| candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+        let (ours, theirs) = (load(&out), load(&golden));
+        let wanted = theirs.keys().filter(|k| k.starts_with("grad.") || *k == "logits" || *k == "loss");
+        for key in wanted {
+            let flat = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let (a, b) = (flat(&ours[key]), flat(&theirs[key]));
+            assert_eq!(a.len(), b.len(), "{name} {key}");
+            let scale = b.iter().fold(1f32, |m, v| m.max(v.abs()));
+            let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            assert!(worst <= 1e-4 * scale, "{name} {key}: off by {worst}");
+        }
+    }
+    let error = fails(1, &["forward", "--checkpoint", text(dir.path()), "--input", "x", "--output", text(&out)]);
+    assert!(error.contains("no checkpoint here"), "{error}");
+}
+
+#[test]
+fn import_and_export_are_inverse() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, back) = (dir.path().join("ours"), dir.path().join("back"));
+    let source = fixtures().join("mae-plain");
+    ok(&["import", text(&source), "--out", text(&ours)]);
+    ok(&["export", text(&ours), "--to", "hugging-face", "--out", text(&back)]);
+    let load = |folder: &Path| {
+        let tensors = candle_core::safetensors::load(folder.join("model.safetensors"), &candle_core::Device::Cpu).unwrap();
+        let flat = |t: candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        tensors.into_iter().map(|(k, t)| (k, flat(t))).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(load(&source), load(&back));
+    let error = fails(1, &["import", text(&source), "--out", text(&ours)]);
+    assert!(error.contains("not empty"), "{error}");
+}
+
+#[test]
+fn eval_scores_a_run_beside_a_random_encoder_and_refuses_a_model_that_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    ok(&tiny(&world(), &out, &["--steps", "1"]));
+    for protocol in ["knn", "linear"] {
+        let table =
+            ok(&["eval", "manifest", "--data", &world(), "--checkpoint", text(&out), "--protocol", protocol]);
+        assert!(table.contains("random encoder") && table.contains("12 train and 12 test clips"), "{table}");
+    }
+    let checkpoint = out.join("checkpoints/step-00000001");
+    let config = fs::read_to_string(checkpoint.join("config.json")).unwrap().replace("\"dim\": 32", "\"dim\": 64");
+    fs::write(checkpoint.join("config.json"), config).unwrap();
+    let arguments = ["eval", "manifest", "--data", &world(), "--checkpoint", text(&checkpoint), "--protocol", "knn"];
+    let error = fails(1, &arguments);
+    assert!(error.contains("does not fit this model") && error.contains("step-00000001"), "{error}");
+}
+
+#[test]
+fn a_world_is_rendered_once_and_another_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("world");
+    let manifest = ok(&["data", "synth", text(&out), "--train", "3", "--test", "2"]);
+    assert!(Path::new(manifest.trim()).is_file());
+    ok(&["data", "synth", text(&out), "--train", "3", "--test", "2"]);
+    let error = fails(1, &["data", "synth", text(&out), "--train", "4", "--test", "2"]);
+    assert!(error.contains("world"), "{error}");
+}
