@@ -10,8 +10,10 @@ use tgm_random::Streams;
 fn masks(c: &mut Criterion) {
     let grid = Grid::new(8, 14, 14).expect("a valid grid");
     let mut stream = Streams::new(0).stream("cues", 0, 0);
-    let scores = ScoreMap::new(grid, (0..grid.len()).map(|_| stream.random()).collect()).expect("finite scores");
-    let vectors = (0..grid.len()).map(|_| [stream.random_range(-1.0..1.0), stream.random_range(-1.0..1.0)]).collect();
+    let scores =
+        ScoreMap::new(grid, (0..grid.len()).map(|_| stream.random()).collect()).expect("finite scores");
+    let vectors =
+        (0..grid.len()).map(|_| [stream.random_range(-1.0..1.0), stream.random_range(-1.0..1.0)]).collect();
     let motion = MotionField::new(grid, vectors).expect("finite vectors");
     let cues = Cues { scores: Some(&scores), motion: Some(&motion) };
     for masking in [

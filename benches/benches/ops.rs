@@ -27,16 +27,12 @@ fn ops(c: &mut Criterion) {
         c.bench_function(&format!("{name}/fused"), |b| b.iter(|| forward_backward(fused)));
         c.bench_function(&format!("{name}/composed"), |b| b.iter(|| forward_backward(plain)));
     };
-    bench(
-        "layer_norm",
-        &|| layer_norm(&x, &norm_weight, &norm_bias, 1e-6),
-        &|| composed::layer_norm(&x, &norm_weight, &norm_bias, 1e-6),
-    );
-    bench(
-        "linear",
-        &|| linear(&x, &weight, Some(bias.as_tensor())),
-        &|| composed::linear(&x, &weight, Some(bias.as_tensor())),
-    );
+    bench("layer_norm", &|| layer_norm(&x, &norm_weight, &norm_bias, 1e-6), &|| {
+        composed::layer_norm(&x, &norm_weight, &norm_bias, 1e-6)
+    });
+    bench("linear", &|| linear(&x, &weight, Some(bias.as_tensor())), &|| {
+        composed::linear(&x, &weight, Some(bias.as_tensor()))
+    });
     bench("gelu", &|| gelu(&wide), &|| composed::gelu(&wide));
     bench("attention", &|| attention(&qkv, 12), &|| composed::attention(&qkv, 12));
 }

@@ -1,3 +1,5 @@
+//! What can go wrong with CLIP and its files.
+
 use std::path::PathBuf;
 
 /// Why a CLIP or a captioner could not be loaded, or could not do what it was asked.

@@ -1,3 +1,5 @@
+//! The two towers together: captions, images and patches in one space.
+
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor};

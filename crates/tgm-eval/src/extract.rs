@@ -16,7 +16,12 @@ const BATCH: usize = 16;
 /// # Errors
 /// [`Error::Data`] for a bad video (evaluation skips none), [`Error::Unlabelled`] for a row without label,
 /// [`Error::Model`] when the clips do not fit the encoder.
-pub fn extract(encoder: &Encoder, clips: EvalLoader, classes: usize, done: &dyn Fn(usize)) -> Result<Features> {
+pub fn extract(
+    encoder: &Encoder,
+    clips: EvalLoader,
+    classes: usize,
+    done: &dyn Fn(usize),
+) -> Result<Features> {
     let (mut data, mut labels, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     let mut waiting: Vec<Vec<Sample>> = Vec::new();
     for views in clips {

@@ -10,7 +10,7 @@ use candle_core::{Device, Result, Tensor};
 pub fn sinusoid_table(positions: usize, dim: usize, device: &Device) -> Result<Tensor> {
     let value = |position: usize, column: usize| {
         let angle = position as f64 / 10000f64.powf((2 * (column / 2)) as f64 / dim as f64);
-        (if column % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+        (if column.is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
     };
     let table = (0..positions * dim).map(|i| value(i / dim, i % dim)).collect::<Vec<_>>();
     Tensor::from_vec(table, (positions, dim), device)

@@ -101,7 +101,9 @@ impl Attention {
     fn backward<T: Real>(&self, qkv: &[T], out: &[T], grad: &[T], tokens: usize, dim: usize) -> Vec<T> {
         let samples = self.samples(qkv, tokens, dim);
         let mut dqkv = vec![T::zero(); qkv.len()];
-        let task = |(dqkv, ((sample, out), grad)): (&mut [T], ((&Packed<'_, T>, &[T]), &[T]))| {
+        dqkv.par_chunks_mut(tokens * 3 * dim).zip(&samples).enumerate().for_each(|(b, (dqkv, sample))| {
+            let rows = b * tokens * dim..(b + 1) * tokens * dim;
+            let (out, grad) = (&out[rows.clone()], &grad[rows]);
             let heads: Vec<[Vec<T>; 3]> = (0..self.heads)
                 .into_par_iter()
                 .map(|head| {
@@ -109,9 +111,7 @@ impl Attention {
                 })
                 .collect();
             interleave(dqkv, &heads, sample);
-        };
-        let (outs, grads) = (out.par_chunks(tokens * dim), grad.par_chunks(tokens * dim));
-        dqkv.par_chunks_mut(tokens * 3 * dim).zip(samples.par_iter().zip(outs).zip(grads)).for_each(task);
+        });
         dqkv
     }
 }

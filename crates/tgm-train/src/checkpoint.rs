@@ -143,7 +143,8 @@ fn check(folder: &Path) -> Result<State> {
 }
 
 fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).with_context(|| path.display().to_string())?;
+    let tensors =
+        candle_core::safetensors::load(path, &Device::Cpu).with_context(|| path.display().to_string())?;
     Ok(tensors.into_iter().collect())
 }
 
@@ -153,14 +154,16 @@ fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 /// When the folder cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut found: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| is_checkpoint(p)).collect();
+    let mut found: Vec<PathBuf> =
+        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| is_checkpoint(p)).collect();
     found.sort();
     Ok(found)
 }
 
 fn is_checkpoint(path: &Path) -> bool {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    name.strip_prefix("step-").is_some_and(|n| n.chars().all(|c| c.is_ascii_digit())) && path.join(STATE).is_file()
+    name.strip_prefix("step-").is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()))
+        && path.join(STATE).is_file()
 }
 
 /// The newest checkpoint that is whole. Damaged ones are named in a warning and passed over.
@@ -174,7 +177,10 @@ pub fn newest(folder: &Path) -> Result<PathBuf> {
             Err(error) => tracing::warn!("passing over a checkpoint: {error:#}"),
         }
     }
-    bail!("{}: no checkpoint to resume from; start again without --resume in another folder", folder.display())
+    bail!(
+        "{}: no checkpoint to resume from; start again without --resume in another folder",
+        folder.display()
+    )
 }
 
 /// Deletes the oldest checkpoints beyond `keep`.
@@ -184,7 +190,8 @@ pub fn newest(folder: &Path) -> Result<PathBuf> {
 pub fn prune(folder: &Path, keep: usize) -> Result<()> {
     let all = list(folder)?;
     for old in &all[..all.len().saturating_sub(keep.max(1))] {
-        fs::remove_dir_all(old).with_context(|| format!("cannot delete the old checkpoint {}", old.display()))?;
+        fs::remove_dir_all(old)
+            .with_context(|| format!("cannot delete the old checkpoint {}", old.display()))?;
     }
     Ok(())
 }

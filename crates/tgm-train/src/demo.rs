@@ -12,7 +12,8 @@ use crate::progress::Progress;
 /// # Errors
 /// When the folder holds another world, or cannot be written.
 pub fn render(folder: &Path, world: &WorldConfig) -> Result<PathBuf> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let total = world.train + world.val + world.test;
     let progress = Progress::new("rendering the world", u64::from(total));
     let written = write_world(world, folder, &|done, _| progress.set(done as u64))?;

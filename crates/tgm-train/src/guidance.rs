@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 use tgm_clip::{ClipModel, Frames, ModelSource, slots};
 use tgm_data::loader::Sample;
 use tgm_masking::{Cues, Mask, Masking, ScoreMap};
@@ -13,9 +14,9 @@ use crate::config::{Config, TextConfig};
 
 /// A tiny CLIP that knows the synthetic world, so that the demo needs no network.
 const BUILTIN: ModelSource = ModelSource::Embedded {
-    config: include_bytes!("../../../fixtures/clip-quick-gelu/config.json"),
-    weights: include_bytes!("../../../fixtures/clip-quick-gelu/model.safetensors"),
-    tokenizer: include_bytes!("../../../fixtures/clip-quick-gelu/tokenizer.json"),
+    config: include_bytes!("../../../fixtures/tiny-clip/config.json"),
+    weights: include_bytes!("../../../fixtures/tiny-clip/model.safetensors"),
+    tokenizer: include_bytes!("../../../fixtures/tiny-clip/tokenizer.json"),
 };
 
 /// Embeddings of this many captions are remembered.
@@ -61,32 +62,33 @@ impl Guide {
         Ok(Tensor::stack(&rows, 0)?)
     }
 
-    /// One mask per clip.
+    /// One mask per clip; clips are scored in parallel.
     ///
     /// # Errors
     /// When a cue is missing.
     pub fn masks(&mut self, samples: &[Sample]) -> Result<Vec<Mask>> {
-        samples.iter().map(|sample| self.mask(sample)).collect()
+        let texts: Vec<Option<Tensor>> = if self.masking.needs_scores() {
+            samples.iter().map(|sample| self.embedding(sample).map(Some)).collect::<Result<_>>()?
+        } else {
+            vec![None; samples.len()]
+        };
+        samples.par_iter().zip(&texts).map(|(sample, text)| self.mask(sample, text.as_ref())).collect()
     }
 
-    /// The score map of a clip's caption.
-    ///
-    /// # Errors
-    /// When the clip has no caption or there is no CLIP.
-    pub fn scores(&mut self, sample: &Sample) -> Result<ScoreMap> {
-        let text = self.embedding(sample)?;
-        let Some(clip) = &self.clip else { bail!("score maps need a CLIP: set text.model") };
-        let (grid, pixels) = (sample.grid, &sample.clip);
-        let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
-        let scores = clip.score(frames, &text, (grid.rows(), grid.cols()), &self.text.scores)?;
-        Ok(ScoreMap::new(grid, slots(&scores, grid.cells(), pixels.frames() / grid.slots())?)?)
-    }
-
-    fn mask(&mut self, sample: &Sample) -> Result<Mask> {
-        let scores = if self.masking.needs_scores() { Some(self.scores(sample)?) } else { None };
+    fn mask(&self, sample: &Sample, text: Option<&Tensor>) -> Result<Mask> {
+        let scores = text.map(|text| self.scores(sample, text)).transpose()?;
         let cues = Cues { scores: scores.as_ref(), motion: sample.motion.as_ref() };
         let mut stream = self.streams.stream("mask", sample.epoch, sample.number);
         self.masking.mask(&sample.grid, &cues, &mut stream).with_context(|| sample.path.clone())
+    }
+
+    /// The score map of a caption's embedding `[E]` on a clip.
+    fn scores(&self, sample: &Sample, text: &Tensor) -> Result<ScoreMap> {
+        let Some(clip) = &self.clip else { bail!("score maps need a CLIP: set text.model") };
+        let (grid, pixels) = (sample.grid, &sample.clip);
+        let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
+        let scores = clip.score(frames, text, (grid.rows(), grid.cols()), &self.text.scores)?;
+        Ok(ScoreMap::new(grid, slots(&scores, grid.cells(), pixels.frames() / grid.slots())?)?)
     }
 
     fn embedding(&mut self, sample: &Sample) -> Result<Tensor> {
@@ -121,4 +123,3 @@ pub fn load_clip(text: &TextConfig, device: &Device) -> Result<ClipModel> {
     };
     Ok(ClipModel::load(&source, device)?)
 }
-

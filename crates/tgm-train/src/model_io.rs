@@ -33,7 +33,8 @@ pub fn open(path: &Path) -> Result<Checkpoint> {
 pub fn clip_config(checkpoint: &Checkpoint) -> Result<ClipConfig> {
     let file = checkpoint.path.join(RUN);
     if file.is_file() {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let run: Config = config::from_text(&file.display().to_string(), &text, &[])?;
         return Ok(run.clip);
     }

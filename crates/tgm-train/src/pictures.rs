@@ -38,11 +38,8 @@ pub fn write(
     for (&token, prediction) in mask.masked().iter().zip(prediction) {
         let range = token as usize * len..(token as usize + 1) * len;
         hidden[range.clone()].fill(0.5);
-        let filled = if normalized {
-            from_neighbours(&original, mask, token, prediction)
-        } else {
-            prediction.clone()
-        };
+        let filled =
+            if normalized { from_neighbours(&original, mask, token, prediction) } else { prediction.clone() };
         reconstructed[range].copy_from_slice(&filled);
     }
     let rows = [original, hidden, reconstructed].map(|tubelets| to_clip(&tubelets, sample, clip));

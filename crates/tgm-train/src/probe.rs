@@ -57,9 +57,11 @@ pub fn knn_protocol(train_clips: usize) -> Protocol {
     Protocol::Knn(knn::Settings { k: if train_clips < 5000 { 20 } else { 200 }, ..knn::Settings::default() })
 }
 
-/// The linear probe: logistic regression.
-pub fn linear_protocol() -> Protocol {
-    Protocol::Logistic(logistic::Settings::default())
+/// The linear probe: logistic regression. With one clip per class none can be held out to choose the penalty, so it is 1.
+pub fn linear_protocol(features: &ProbeFeatures) -> Protocol {
+    let default = logistic::Settings::default();
+    let lone = features.train.class_counts().into_iter().all(|count| count < 2);
+    Protocol::Logistic(if lone { logistic::Settings { c: vec![1.0], ..default } } else { default })
 }
 
 impl ProbeFeatures {
@@ -100,7 +102,10 @@ pub struct Row {
 pub fn compare(clips: &LabelledClips, trained: &Encoder, random: &Encoder, seed: u64) -> Result<Vec<Row>> {
     let trained = clips.features("features", trained)?;
     let random = clips.features("features (random encoder)", random)?;
-    let protocols = [("kNN top-1", knn_protocol(trained.train_clips())), ("linear probe top-1", linear_protocol())];
+    let protocols = [
+        ("kNN top-1", knn_protocol(trained.train_clips())),
+        ("linear probe top-1", linear_protocol(&trained)),
+    ];
     let row = |(name, protocol): (&str, Protocol)| -> Result<Row> {
         let (ours, theirs) = (trained.evaluate(&protocol, seed)?, random.evaluate(&protocol, seed)?);
         Ok(Row {
@@ -116,7 +121,10 @@ pub fn compare(clips: &LabelledClips, trained: &Encoder, random: &Encoder, seed:
 
 /// Prints rows as a table on standard output.
 pub fn print_table(rows: &[Row]) {
-    println!("{:<26} {:>9}  {:>15}  {:>14}  {:>9}", "", "result", "95 % interval", "random encoder", "baseline");
+    println!(
+        "{:<26} {:>9}  {:>15}  {:>14}  {:>9}",
+        "", "result", "95 % interval", "random encoder", "baseline"
+    );
     for row in rows {
         let interval = row.interval.map_or(String::new(), |[low, high]| format!("{low:.3} – {high:.3}"));
         let random = row.random_encoder.map_or(String::new(), |r| format!("{r:.3}"));

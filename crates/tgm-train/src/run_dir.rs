@@ -32,7 +32,8 @@ impl RunDir {
             );
         }
         for folder in [run.checkpoints(), run.pictures()] {
-            fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         }
         Ok(run)
     }
@@ -44,7 +45,10 @@ impl RunDir {
     pub fn open(path: &Path) -> Result<Self> {
         let run = Self { path: path.to_path_buf() };
         if !run.config_file().is_file() {
-            bail!("{}: no run to resume here (there is no config.toml); start one without --resume", path.display());
+            bail!(
+                "{}: no run to resume here (there is no config.toml); start one without --resume",
+                path.display()
+            );
         }
         Ok(run)
     }
@@ -52,7 +56,8 @@ impl RunDir {
     /// The folder for a run that was not given one: `runs/NAME`, `runs/NAME-2`, …; the first that is free, or with
     /// `resume` the last that is taken.
     pub fn default_path(name: &str, resume: bool) -> PathBuf {
-        let numbered = |i: u32| Path::new("runs").join(if i == 1 { name.to_string() } else { format!("{name}-{i}") });
+        let numbered =
+            |i: u32| Path::new("runs").join(if i == 1 { name.to_string() } else { format!("{name}-{i}") });
         let taken = (1..).take_while(|&i| numbered(i).join("config.toml").exists()).last().unwrap_or(0);
         numbered(if resume { taken.max(1) } else { taken + 1 })
     }

@@ -71,7 +71,12 @@ impl Joint {
         }
     }
 
-    fn reconstruction_only(&self, params: &Params, batch: &[MicroBatch], grads: &mut Gradients) -> Result<Losses> {
+    fn reconstruction_only(
+        &self,
+        params: &Params,
+        batch: &[MicroBatch],
+        grads: &mut Gradients,
+    ) -> Result<Losses> {
         let mut losses = Losses::default();
         let share = 1.0 / batch.len() as f64;
         for micro in batch {
@@ -137,7 +142,10 @@ impl Joint {
 }
 
 fn texts(micro: &MicroBatch) -> Result<&Tensor> {
-    micro.texts.as_ref().ok_or_else(|| anyhow::anyhow!("the contrastive loss was given clips without text embeddings"))
+    micro
+        .texts
+        .as_ref()
+        .ok_or_else(|| anyhow::anyhow!("the contrastive loss was given clips without text embeddings"))
 }
 
 impl Losses {

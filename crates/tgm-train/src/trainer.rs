@@ -90,13 +90,19 @@ impl Trainer {
         let mae = VideoMae::new(&plan.model, &mut params)?;
         let contrastive = match guide.text_dim() {
             Some(width) if config.contrastive.enabled => {
-                let head = ContrastiveHead::new(plan.model.encoder.dim, width, &config.contrastive.head, &mut params)?;
+                let head = ContrastiveHead::new(
+                    plan.model.encoder.dim,
+                    width,
+                    &config.contrastive.head,
+                    &mut params,
+                )?;
                 Some((head, config.contrastive.weight))
             }
             _ => None,
         };
         let [beta1, beta2] = config.train.betas;
-        let adamw = AdamWConfig { beta1, beta2, weight_decay: config.train.weight_decay, ..AdamWConfig::default() };
+        let adamw =
+            AdamWConfig { beta1, beta2, weight_decay: config.train.weight_decay, ..AdamWConfig::default() };
         let mut optimizer = AdamW::new(&params, adamw);
         let step = if resume { resume_from(&run, &params, &mut optimizer)? } else { 0 };
         let joint = Joint { mae, contrastive };
@@ -254,7 +260,8 @@ impl Trainer {
         progress.set(self.step);
         let line = log_line(metrics, self.plan.length.stop);
         progress.message(format!("loss {:.3} {:.1} clips/s", metrics.loss, metrics.clips_per_second));
-        if self.step.is_multiple_of(self.config.output.log_every.max(1)) || self.step == self.plan.length.stop {
+        if self.step.is_multiple_of(self.config.output.log_every.max(1)) || self.step == self.plan.length.stop
+        {
             progress.line(&line);
         }
     }
@@ -271,7 +278,14 @@ impl Trainer {
         let (save, picture) = (self.step == stop || due(output.checkpoint_every), due(output.pictures_every));
         if save {
             let folder = self.run.checkpoints();
-            checkpoint::save(&folder, self.step, &self.config, &self.plan.model, &self.params, &self.optimizer)?;
+            checkpoint::save(
+                &folder,
+                self.step,
+                &self.config,
+                &self.plan.model,
+                &self.params,
+                &self.optimizer,
+            )?;
             checkpoint::prune(&folder, output.keep)?;
         }
         if picture && self.step != stop && output.pictures > 0 {
@@ -288,11 +302,19 @@ impl Trainer {
         let samples = loader.next_batch()?.samples;
         let masks = self.guide.masks(&samples)?;
         let batch = self.prepare(&samples)?;
-        let prediction = self.joint.mae.forward(&batch.tubelets, &batch.split)?.prediction.to_vec3::<f32>()?;
+        let prediction =
+            self.joint.mae.forward(&batch.tubelets, &batch.split)?.prediction.to_vec3::<f32>()?;
         let mut paths = Vec::with_capacity(count);
         for (i, ((sample, mask), prediction)) in samples.iter().zip(&masks).zip(&prediction).enumerate() {
             let path = self.run.pictures().join(format!("step-{:08}-clip-{i}.png", self.step));
-            pictures::write(&path, sample, mask, prediction, &self.config.clip, self.plan.model.normalize_target)?;
+            pictures::write(
+                &path,
+                sample,
+                mask,
+                prediction,
+                &self.config.clip,
+                self.plan.model.normalize_target,
+            )?;
             paths.push(path);
         }
         Ok(paths)

@@ -63,7 +63,11 @@ fn world() -> String {
 
 /// Names and bytes of the files of the newest checkpoint that hold what was learnt.
 fn learnt(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let newest = fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).max().expect("a checkpoint");
+    let newest = fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .max()
+        .expect("a checkpoint");
     let files = fs::read_dir(newest).unwrap().map(|e| e.unwrap().path());
     files
         .filter(|f| f.extension().is_some_and(|e| e == "safetensors"))
@@ -76,12 +80,18 @@ fn a_run_leaves_config_metrics_checkpoint_pictures_and_a_table() {
     let dir = tempfile::tempdir().unwrap();
     let (out, json) = (dir.path().join("run"), dir.path().join("result.json"));
     let table = ok(&tiny(&world(), &out, &["--steps", "3", "--json", text(&json)]));
-    for row in ["masked loss", "contrastive loss", "kNN top-1", "linear probe top-1", "checkpoint", "pictures"] {
+    for row in
+        ["masked loss", "contrastive loss", "kNN top-1", "linear probe top-1", "checkpoint", "pictures"]
+    {
         assert!(table.contains(row), "{table}");
     }
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     assert_eq!(metrics.lines().count(), 3);
-    assert!(metrics.lines().all(|line| line.contains("\"data_wait\"") && line.contains("\"contrastive_relative\"")));
+    assert!(
+        metrics
+            .lines()
+            .all(|line| line.contains("\"data_wait\"") && line.contains("\"contrastive_relative\""))
+    );
     assert!(fs::read_dir(out.join("pictures")).unwrap().count() == 1);
     assert!(out.join("config.toml").is_file());
     let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
@@ -93,7 +103,8 @@ fn k_and_k_steps_equal_2k_steps_bit_for_bit_for_every_masking() {
     for (masking, contrastive) in [("random", "off"), ("tube", "on"), ("motion", "on"), ("text", "on")] {
         let dir = tempfile::tempdir().unwrap();
         let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
-        let options = ["--masking", masking, "--contrastive", contrastive, "--set", "train.micro_batch=2", "--steps"];
+        let options =
+            ["--masking", masking, "--contrastive", contrastive, "--set", "train.micro_batch=2", "--steps"];
         ok(&tiny(&world(), &whole, &[&options[..], &["4"]].concat()));
         ok(&tiny(&world(), &parts, &[&options[..], &["2"]].concat()));
         // Another number of workers must not matter.
@@ -136,7 +147,7 @@ fn missing_empty_and_wrong_manifests_are_one_clear_line() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
     let manifest = dir.path().join("clips.csv");
-    let mut check = |content: Option<&str>, expected: &str| {
+    let check = |content: Option<&str>, expected: &str| {
         if let Some(content) = content {
             fs::write(&manifest, content).unwrap();
         }
@@ -170,9 +181,13 @@ fn absent_truncated_and_soundless_videos_are_counted_and_named() {
     let rows: String = (0..8).map(|i| format!("good{i}.mp4\n")).collect();
     fs::write(&manifest, format!("path\ncut.mp4\n{rows}")).unwrap();
     let out = dir.path().join("run2");
-    let output = tgm(&tiny(text(&manifest), &out, &["--contrastive", "off", "--steps", "3"]));
+    let output =
+        tgm(&tiny(text(&manifest), &out, &["--masking", "tube", "--contrastive", "off", "--steps", "3"]));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && stderr.contains("skipped: ") && stderr.contains("cut.mp4"), "{stderr}");
+    assert!(
+        output.status.success() && stderr.contains("skipped: ") && stderr.contains("cut.mp4"),
+        "{stderr}"
+    );
     assert!(fs::read_to_string(out.join("metrics.jsonl")).unwrap().contains("\"skipped\":1"));
 }
 
@@ -197,7 +212,8 @@ fn a_text_guided_run_without_captions_says_what_to_do() {
     fs::copy(&video, dir.path().join("a.mp4")).unwrap();
     let manifest = dir.path().join("clips.csv");
     fs::write(&manifest, "path\na.mp4\n").unwrap();
-    let error = fails(1, &tiny(text(&manifest), &dir.path().join("run"), &["--masking", "text", "--steps", "1"]));
+    let error =
+        fails(1, &tiny(text(&manifest), &dir.path().join("run"), &["--masking", "text", "--steps", "1"]));
     assert!(error.contains("caption") && error.contains("--contrastive off"), "{error}");
 }
 
@@ -226,7 +242,8 @@ fn forward_reproduces_transformers_numbers_through_files() {
             assert!(worst <= 1e-4 * scale, "{name} {key}: off by {worst}");
         }
     }
-    let error = fails(1, &["forward", "--checkpoint", text(dir.path()), "--input", "x", "--output", text(&out)]);
+    let error =
+        fails(1, &["forward", "--checkpoint", text(dir.path()), "--input", "x", "--output", text(&out)]);
     assert!(error.contains("no checkpoint here"), "{error}");
 }
 
@@ -238,7 +255,9 @@ fn import_and_export_are_inverse() {
     ok(&["import", text(&source), "--out", text(&ours)]);
     ok(&["export", text(&ours), "--to", "hugging-face", "--out", text(&back)]);
     let load = |folder: &Path| {
-        let tensors = candle_core::safetensors::load(folder.join("model.safetensors"), &candle_core::Device::Cpu).unwrap();
+        let tensors =
+            candle_core::safetensors::load(folder.join("model.safetensors"), &candle_core::Device::Cpu)
+                .unwrap();
         let flat = |t: candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         tensors.into_iter().map(|(k, t)| (k, flat(t))).collect::<BTreeMap<_, _>>()
     };
@@ -258,9 +277,11 @@ fn eval_scores_a_run_beside_a_random_encoder_and_refuses_a_model_that_does_not_f
         assert!(table.contains("random encoder") && table.contains("12 train and 12 test clips"), "{table}");
     }
     let checkpoint = out.join("checkpoints/step-00000001");
-    let config = fs::read_to_string(checkpoint.join("config.json")).unwrap().replace("\"dim\": 32", "\"dim\": 64");
+    let config =
+        fs::read_to_string(checkpoint.join("config.json")).unwrap().replace("\"dim\": 32", "\"dim\": 64");
     fs::write(checkpoint.join("config.json"), config).unwrap();
-    let arguments = ["eval", "manifest", "--data", &world(), "--checkpoint", text(&checkpoint), "--protocol", "knn"];
+    let arguments =
+        ["eval", "manifest", "--data", &world(), "--checkpoint", text(&checkpoint), "--protocol", "knn"];
     let error = fails(1, &arguments);
     assert!(error.contains("does not fit this model") && error.contains("step-00000001"), "{error}");
 }

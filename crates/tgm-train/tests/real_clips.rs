@@ -46,7 +46,9 @@ fn gestures_train_with_motion_masking_and_resume_to_the_same_weights() {
     run(&parts, &[&fresh[..], &["--steps", "2"]].concat());
     run(&parts, &["--resume", "--steps", "4"]);
     for file in ["model", "contrastive", "optimizer"] {
-        let bytes = |out: &Path| std::fs::read(out.join(format!("checkpoints/step-00000004/{file}.safetensors"))).unwrap();
+        let bytes = |out: &Path| {
+            std::fs::read(out.join(format!("checkpoints/step-00000004/{file}.safetensors"))).unwrap()
+        };
         assert!(bytes(&whole) == bytes(&parts), "{file} differs");
     }
 }

@@ -1,3 +1,5 @@
+//! What can go wrong with the score cache.
+
 use std::io;
 use std::path::{Path, PathBuf};
 

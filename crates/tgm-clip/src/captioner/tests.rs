@@ -1,3 +1,5 @@
+//! The captioner on frames that the tests make.
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 

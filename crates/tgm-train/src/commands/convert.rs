@@ -77,7 +77,13 @@ pub(super) fn export(args: ExportArgs) -> Result<()> {
         Layout::Original => {
             ensure!(!args.out.exists(), "{}: exists already", args.out.display());
             let layout = KeyLayout::Original;
-            Checkpoint::save_file(&args.out, &checkpoint.config, checkpoint.kind, layout, checkpoint.weights())?;
+            Checkpoint::save_file(
+                &args.out,
+                &checkpoint.config,
+                checkpoint.kind,
+                layout,
+                checkpoint.weights(),
+            )?;
             println!("{}", args.out.display());
             Ok(())
         }
@@ -90,7 +96,9 @@ fn check(checkpoint: &Checkpoint) -> Result<()> {
     let mut params = tgm_ops::Params::new(tgm_random::Streams::new(0), &candle_core::Device::Cpu);
     match checkpoint.kind {
         CheckpointKind::Pretraining => drop(VideoMae::new(&checkpoint.config, &mut params)?),
-        CheckpointKind::Classification { classes } => drop(Classifier::new(&checkpoint.config, classes, &mut params)?),
+        CheckpointKind::Classification { classes } => {
+            drop(Classifier::new(&checkpoint.config, classes, &mut params)?)
+        }
     }
     Ok(checkpoint.fill(&params)?)
 }

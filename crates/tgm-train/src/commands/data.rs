@@ -81,7 +81,8 @@ pub(super) fn run(command: Command) -> Result<()> {
 impl SynthArgs {
     fn world(&self) -> Result<WorldConfig> {
         if let Some(file) = &self.config {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
             let world: WorldConfig = toml::from_str(&text)
                 .map_err(|e| ConfigError(format!("{}: {}", file.display(), e.message())))?;
             return Ok(world);

@@ -83,7 +83,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let random = clips.features("features (random encoder)", &random)?;
     let (name, protocol) = match args.protocol {
         ProtocolName::Knn => ("kNN top-1", knn_protocol(trained.train_clips())),
-        ProtocolName::Linear => ("linear probe top-1", linear_protocol()),
+        ProtocolName::Linear => ("linear probe top-1", linear_protocol(&trained)),
     };
     let report = trained.evaluate(&protocol, args.seed)?;
     let random_encoder = random.evaluate(&protocol, args.seed)?;

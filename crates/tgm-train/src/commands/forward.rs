@@ -39,8 +39,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     let checkpoint = model_io::open(&args.checkpoint)?;
     let input = Input::read(&args.input)?;
     let pixels = input.tensor("pixel_values")?.to_dtype(DType::F32)?;
-    let tubelets =
-        tubelets_from_pixels(&checkpoint.config, &pixels).with_context(|| args.input.display().to_string())?;
+    let tubelets = tubelets_from_pixels(&checkpoint.config, &pixels)
+        .with_context(|| args.input.display().to_string())?;
     let mut params = Params::new(Streams::new(0), &Device::Cpu);
     let out = match checkpoint.kind {
         CheckpointKind::Pretraining => {
@@ -73,7 +73,8 @@ fn pretraining(
     grads: bool,
 ) -> Result<HashMap<String, Tensor>> {
     let result = model.forward(tubelets, split)?;
-    let mut out = HashMap::from([("logits".to_string(), result.prediction), ("loss".to_string(), result.loss.clone())]);
+    let mut out =
+        HashMap::from([("logits".to_string(), result.prediction), ("loss".to_string(), result.loss.clone())]);
     if grads {
         let store = result.loss.backward()?;
         let ours: BTreeMap<String, Tensor> = params
@@ -109,7 +110,11 @@ impl<'a> Input<'a> {
     fn split(&self, tokens: usize) -> Result<TokenSplit> {
         let masked = self.tensor("bool_masked_pos")?;
         if masked.rank() != 2 || masked.dims()[1] != tokens {
-            bail!("{}: bool_masked_pos is {:?}, this model needs [B, {tokens}]", self.path.display(), masked.dims());
+            bail!(
+                "{}: bool_masked_pos is {:?}, this model needs [B, {tokens}]",
+                self.path.display(),
+                masked.dims()
+            );
         }
         let rows = masked.to_dtype(DType::U8)?.to_vec2::<u8>()?;
         let flags: Vec<Vec<bool>> = rows.iter().map(|row| row.iter().map(|&m| m != 0).collect()).collect();

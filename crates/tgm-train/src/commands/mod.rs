@@ -43,7 +43,8 @@ const STACK: usize = 256 << 20;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,tgm={level},tgm_train={level}")));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,tgm={level},tgm_train={level}")));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let run = std::thread::Builder::new().stack_size(STACK).spawn(move || run(cli.command));
     let outcome = match run.map(std::thread::JoinHandle::join) {
@@ -89,7 +90,9 @@ fn one_line(error: &anyhow::Error) -> String {
 /// Writes the numbers of a result where `--json` says.
 fn write_json(path: Option<&std::path::Path>, value: &impl serde::Serialize) -> Result<()> {
     match path {
-        Some(path) => crate::run_dir::write_atomically(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes()),
+        Some(path) => {
+            crate::run_dir::write_atomically(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes())
+        }
         None => Ok(()),
     }
 }

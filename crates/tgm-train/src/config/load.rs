@@ -34,7 +34,9 @@ pub fn load(name_or_file: &str, settings: &[String]) -> Result<Config, ConfigErr
         Some((_, text)) => (*text).to_string(),
         None => std::fs::read_to_string(name_or_file).map_err(|e| {
             let names = NAMED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            ConfigError(format!("config `{name_or_file}` is neither a name ({names}) nor a readable file: {e}"))
+            ConfigError(format!(
+                "config `{name_or_file}` is neither a name ({names}) nor a readable file: {e}"
+            ))
         })?,
     };
     from_text(name_or_file, &text, settings)
@@ -49,16 +51,19 @@ pub fn from_text(source: &str, text: &str, settings: &[String]) -> Result<Config
     // First without the settings, so that an error names its source.
     parse(source, table.clone())?;
     for setting in settings {
-        let (key, value) = setting
-            .split_once('=')
-            .ok_or_else(|| ConfigError(format!("--set {setting}: expected key=value, such as train.batch=16")))?;
-        set(&mut table, key.trim(), value.trim()).map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
+        let (key, value) = setting.split_once('=').ok_or_else(|| {
+            ConfigError(format!("--set {setting}: expected key=value, such as train.batch=16"))
+        })?;
+        set(&mut table, key.trim(), value.trim())
+            .map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
     }
     if settings.is_empty() { parse(source, table) } else { parse(&format!("{source} with --set"), table) }
 }
 
 fn parse(source: &str, table: Table) -> Result<Config, ConfigError> {
-    table.try_into().map_err(|e: toml::de::Error| ConfigError(format!("{source}: {}", explain(&one_line(&e)))))
+    table
+        .try_into()
+        .map_err(|e: toml::de::Error| ConfigError(format!("{source}: {}", explain(&one_line(&e)))))
 }
 
 fn one_line(error: &toml::de::Error) -> String {
@@ -82,7 +87,9 @@ fn explain(message: &str) -> String {
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
     match nearest {
-        Some((_, nearest)) => format!("{what} `{wrong}`: did you mean `{nearest}`? (known here: {})", expected.join(", ")),
+        Some((_, nearest)) => {
+            format!("{what} `{wrong}`: did you mean `{nearest}`? (known here: {})", expected.join(", "))
+        }
         None => message.to_string(),
     }
 }
@@ -95,7 +102,9 @@ fn set(table: &mut Table, key: &str, value: &str) -> Result<(), String> {
         .and_then(|mut t| t.remove("value"))
         .unwrap_or_else(|| Value::String(value.to_string()));
     let mut parts: Vec<&str> = key.split('.').collect();
-    let Some(last) = parts.pop().filter(|last| !last.is_empty()) else { return Err("the key is empty".into()) };
+    let Some(last) = parts.pop().filter(|last| !last.is_empty()) else {
+        return Err("the key is empty".into());
+    };
     let mut inner = table;
     for part in parts {
         let entry = inner.entry(part).or_insert_with(|| Value::Table(Table::new()));
@@ -181,7 +190,12 @@ mod tests {
 
     #[test]
     fn broken_documents_and_settings_are_one_line() {
-        for text in [message("[train", &[]), message("seed = 'x'", &[]), message("", &["seed"]), message("seed=1", &["seed.x=1"])] {
+        for text in [
+            message("[train", &[]),
+            message("seed = 'x'", &[]),
+            message("", &["seed"]),
+            message("seed=1", &["seed.x=1"]),
+        ] {
             assert!(!text.contains('\n') && text.len() < 200, "{text}");
         }
     }

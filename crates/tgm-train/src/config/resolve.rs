@@ -68,15 +68,21 @@ impl Plan {
         }
         let micro_batch = if train.micro_batch == 0 { train.batch } else { train.micro_batch };
         if !train.batch.is_multiple_of(micro_batch) {
-            return bad(format!("train.micro_batch = {micro_batch} does not divide train.batch = {}", train.batch));
+            return bad(format!(
+                "train.micro_batch = {micro_batch} does not divide train.batch = {}",
+                train.batch
+            ));
         }
         if config.contrastive.enabled && train.batch < 2 {
-            return bad("contrastive.enabled needs train.batch of 2 or more: there is nothing to contrast".into());
+            return bad(
+                "contrastive.enabled needs train.batch of 2 or more: there is nothing to contrast".into()
+            );
         }
         if !(config.contrastive.weight.is_finite() && config.contrastive.weight >= 0.0) {
             return bad(format!("contrastive.weight = {} must be 0 or more", config.contrastive.weight));
         }
-        for (key, value) in [("train.clip_norm", train.clip_norm), ("train.weight_decay", train.weight_decay)] {
+        for (key, value) in [("train.clip_norm", train.clip_norm), ("train.weight_decay", train.weight_decay)]
+        {
             if !(value.is_finite() && value >= 0.0) {
                 return bad(format!("{key} = {value} must be 0 or more"));
             }
@@ -93,7 +99,9 @@ impl Plan {
         let schedule = &config.schedule;
         if schedule.base_lr < schedule.min_lr || schedule.min_lr < 0.0 || !schedule.base_lr.is_finite() {
             let (base, min) = (schedule.base_lr, schedule.min_lr);
-            return bad(format!("schedule.base_lr = {base} and schedule.min_lr = {min}: 0 ≤ min_lr ≤ base_lr"));
+            return bad(format!(
+                "schedule.base_lr = {base} and schedule.min_lr = {min}: 0 ≤ min_lr ≤ base_lr"
+            ));
         }
         let scale = train.batch as f64 / 256.0;
         Ok(Self {
@@ -111,7 +119,9 @@ impl Length {
         let schedule = &config.schedule;
         if !(schedule.length > 0.0 && (0.0..=schedule.length).contains(&schedule.warmup)) {
             let (length, warmup) = (schedule.length, schedule.warmup);
-            return Err(ConfigError(format!("schedule: length = {length} and warmup = {warmup}: 0 ≤ warmup ≤ length")));
+            return Err(ConfigError(format!(
+                "schedule: length = {length} and warmup = {warmup}: 0 ≤ warmup ≤ length"
+            )));
         }
         let steps_per_unit = match schedule.unit {
             Unit::Steps => 1.0,
@@ -133,7 +143,10 @@ mod tests {
 
     #[test]
     fn the_learning_rate_follows_from_the_global_batch() {
-        let mut config = Config { train: crate::config::TrainConfig { batch: 512, ..Default::default() }, ..Config::default() };
+        let mut config = Config {
+            train: crate::config::TrainConfig { batch: 512, ..Default::default() },
+            ..Config::default()
+        };
         config.train.micro_batch = 32;
         let plan = Plan::new(&config, 10_000).unwrap();
         assert_eq!((plan.lr, plan.micro_batches), ((3e-4, 2e-5), 16));
