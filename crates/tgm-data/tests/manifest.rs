@@ -1,8 +1,8 @@
 //! What a manifest may look like, and what is said when it does not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use tgm_data::manifest::{Classes, Manifest, ManifestError, ManifestOptions};
+use tgm_data::manifest::{Classes, Manifest, ManifestError, ManifestOptions, Record, write_manifest};
 
 struct Fixture {
     _dir: tempfile::TempDir,
@@ -185,4 +185,60 @@ fn a_quoted_line_break_does_not_shift_line_numbers() {
     let manifest = load("path,caption\na.mp4,\"two\nlines\"\nb.mp4,one\n");
     assert_eq!([0, 1].map(|row| manifest.row(row).line()), [2, 4]);
     assert_eq!(manifest.row(0).captions().next(), Some("two\nlines"));
+}
+
+/// Everything that a row has.
+fn everything(manifest: &Manifest) -> Vec<Record<'_>> {
+    manifest.rows().map(|row| row.record(manifest.file()).unwrap()).collect()
+}
+
+#[test]
+fn a_manifest_survives_being_written_in_either_form() {
+    let text = "path,split,label,caption,caption_2,start,end,source\n\
+        a.mp4,train,pour,\"a hand, \"\"pouring\"\"\",second,0.5,1.25,here\n\
+        sub/b.mp4,test,,,only one,,,\n\
+        c.mp4,,cut,\"two\nlines\",,3,,there\n";
+    let dir = tempfile::tempdir().unwrap();
+    let first = dir.path().join("first.csv");
+    std::fs::write(&first, text).unwrap();
+    let manifest = Manifest::load(&first).unwrap();
+    for name in ["again.csv", "again.jsonl"] {
+        let again = dir.path().join(name);
+        write_manifest(&again, manifest.rows().map(|row| row.record(&again))).unwrap();
+        let read = Manifest::load(&again).unwrap();
+        assert_eq!(everything(&read), everything(&manifest), "{name}");
+        assert_eq!(read.classes(), manifest.classes());
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3, "nothing is left beside");
+}
+
+#[test]
+fn paths_are_kept_rebased_or_made_absolute() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("lists/videos")).unwrap();
+    let first = dir.path().join("lists/first.csv");
+    std::fs::write(&first, "path\nvideos/a.mp4\n").unwrap();
+    let manifest = Manifest::load(&first).unwrap();
+    let path = |file: &str| manifest.row(0).record(&dir.path().join(file)).unwrap().path.into_owned();
+    assert_eq!(path("lists/second.csv"), "videos/a.mp4");
+    assert_eq!(path("above.csv"), "lists/videos/a.mp4");
+    assert_eq!(path("lists/videos/below.csv"), "a.mp4");
+    assert_eq!(Path::new(&path("elsewhere/other.csv")), dir.path().join("lists/videos/a.mp4"));
+}
+
+#[test]
+fn manifests_that_could_not_be_read_again_are_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("new.csv");
+    let record = |others| Record { path: "a.mp4".into(), others, ..Record::default() };
+    assert!(matches!(write_manifest(&file, std::iter::empty()), Err(ManifestError::Empty { .. })));
+    let clash = [Ok(record(vec![("split".into(), "x".into())]))];
+    let clash = clash.iter().map(|r: &Result<_, ()>| Ok(r.clone().unwrap()));
+    assert!(matches!(write_manifest(&file, clash), Err(ManifestError::DuplicateColumn { .. })));
+    let good = || [record(Vec::new())].into_iter().map(Ok);
+    let absent = dir.path().join("no/such.csv");
+    assert!(matches!(write_manifest(&absent, good()), Err(ManifestError::Write { .. })));
+    assert!(!file.exists());
+    write_manifest(&file, good()).unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "path\na.mp4\n");
 }

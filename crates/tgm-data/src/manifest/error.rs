@@ -14,6 +14,14 @@ pub enum ManifestError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The manifest cannot be written.
+    #[error("cannot write the manifest {}: {source}", file.display())]
+    Write {
+        /// The manifest.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The manifest has no rows.
     #[error("the manifest {} has no rows: it needs a header with `path` and one row for each video", file.display())]
     Empty {

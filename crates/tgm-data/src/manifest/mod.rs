@@ -20,12 +20,14 @@ mod classes;
 mod column;
 mod error;
 mod read;
+mod write;
 
 use std::path::{Component, Path, PathBuf};
 
 pub use classes::Classes;
 use column::{CategoryColumn, TextColumn};
 pub use error::ManifestError;
+pub use write::{Record, write_manifest};
 
 /// How to read a manifest.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +97,7 @@ impl Manifest {
     }
 
     /// All rows.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = Row<'_>> {
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = Row<'_>> + Clone {
         (0..self.len()).map(|index| Row { manifest: self, index })
     }
 
@@ -258,6 +260,12 @@ impl<'a> Row<'a> {
         let (_, values) = self.manifest.others.iter().find(|(name, _)| name == column)?;
         Some(values.get(self.index))
     }
+}
+
+/// The absolute folder that a manifest's paths are relative to: it must keep its meaning when the program changes its
+/// working directory.
+fn absolute_folder(manifest: &Path) -> std::io::Result<PathBuf> {
+    Ok(std::path::absolute(manifest)?.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// Whether a path stays below the folder that it is relative to.

@@ -2,17 +2,16 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::column::{CategoryColumn, TextColumn};
-use super::{Classes, Manifest, ManifestError, ManifestOptions, stays_inside};
+use super::{Classes, Manifest, ManifestError, ManifestOptions, absolute_folder, stays_inside};
 
 pub(super) fn manifest(file: &Path, options: &ManifestOptions) -> Result<Manifest, ManifestError> {
     let unreadable = |source| ManifestError::Read { file: file.to_owned(), source };
-    // A relative manifest path must keep its meaning when the program changes its working directory.
-    let absolute = std::path::absolute(file).map_err(unreadable)?;
+    let root = absolute_folder(file).map_err(unreadable)?;
     let mut input = BufReader::with_capacity(1 << 18, File::open(file).map_err(unreadable)?);
     let head = input.fill_buf().map_err(unreadable)?;
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
@@ -24,7 +23,7 @@ pub(super) fn manifest(file: &Path, options: &ManifestOptions) -> Result<Manifes
     } else {
         table.read_csv(input)?
     }
-    table.finish(&absolute)
+    table.finish(root)
 }
 
 /// The manifest while it is read.
@@ -218,13 +217,13 @@ impl Table<'_> {
         }
     }
 
-    fn finish(self, absolute: &Path) -> Result<Manifest, ManifestError> {
+    fn finish(self, root: PathBuf) -> Result<Manifest, ManifestError> {
         if self.rows == 0 {
             return Err(ManifestError::Empty { file: self.file.to_owned() });
         }
         let mut manifest = Manifest {
             file: self.file.to_owned(),
-            root: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
+            root,
             lines: self.lines,
             paths: TextColumn::default(),
             splits: None,
