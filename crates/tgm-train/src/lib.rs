@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod guidance;
+pub mod localise;
 pub mod model_io;
 pub mod pictures;
 pub mod probe;

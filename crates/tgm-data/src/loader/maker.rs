@@ -113,6 +113,7 @@ impl Maker {
             number: 0,
             view: (0, 0),
             frames: cut.frames.iter().map(|frame| frame.number).collect(),
+            frame_size: cut.frames.first().map_or((0, 0), |frame| (frame.width, frame.height)),
             crop: cut.view.crop,
             flipped: cut.view.flipped,
             clip,

@@ -18,6 +18,8 @@ pub struct Sample {
     pub view: (usize, usize),
     /// The frames that were taken, as numbers within the video.
     pub frames: Vec<usize>,
+    /// Width and height of the video's frames in pixels.
+    pub frame_size: (u32, u32),
     /// The part of the picture that was taken, in pixels of the video.
     pub crop: CropBox,
     /// Whether it was mirrored after that.

@@ -1,5 +1,6 @@
 //! The commands of `tgm`.
 
+mod bench;
 mod convert;
 mod data;
 mod eval;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    #[command(subcommand)]
+    Bench(bench::Command),
     Pretrain(pretrain::Args),
     Eval(eval::Args),
     #[command(subcommand)]
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Bench(command) => bench::run(command),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Data(command) => data::run(command),
