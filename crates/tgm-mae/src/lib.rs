@@ -34,6 +34,7 @@ mod config;
 mod decoder;
 mod encoder;
 mod error;
+mod flops;
 mod hf_config;
 mod keys;
 mod model;

@@ -52,4 +52,20 @@ impl VideoMae {
         let loss = mse(&prediction, &target)?;
         Ok(Reconstruction { encoded, prediction, target, loss })
     }
+
+    /// What copying costs, to compare a model with: the mean squared error between the target of each tubelet
+    /// of `split.targets()` and that of another one, `sources` `[B, Nt]` of `u32`. No gradient flows.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn copy_loss(
+        &self,
+        tubelets: &Tensor,
+        split: &TokenSplit,
+        sources: &Tensor,
+    ) -> Result<Tensor, MaeError> {
+        let tubelets = tubelets.detach();
+        let of = |indices: &Tensor| self.target.target(&gather_tokens(&tubelets, indices)?);
+        Ok(mse(&of(sources)?, &of(split.targets())?)?)
+    }
 }

@@ -52,6 +52,19 @@ impl TokenSplit {
         Ok(Self { targets: slices(&targets)?, visible: slices(&visible)? })
     }
 
+    /// From the two index tensors themselves, `[B, Nv]` and `[B, Nt]` of `u32`: a split that was stored.
+    ///
+    /// # Errors
+    /// [`MaeError::Input`] when they are not of two dimensions, or of different numbers of clips.
+    pub fn from_indices(visible: Tensor, targets: Tensor) -> Result<Self, MaeError> {
+        match (visible.dims(), targets.dims()) {
+            (&[a, _], &[b, _]) if a == b => Ok(Self { visible, targets }),
+            (visible, targets) => Err(MaeError::Input(format!(
+                "a split needs indices [B, Nv] and [B, Nt], not {visible:?} and {targets:?}"
+            ))),
+        }
+    }
+
     /// Indices of the visible tubelets, `[B, Nv]` of `u32`.
     pub fn visible(&self) -> &Tensor {
         &self.visible

@@ -51,6 +51,7 @@ mod masking;
 mod motion;
 mod motion_box;
 mod motion_warp;
+mod nearest;
 mod running_cell;
 mod select;
 mod text;
