@@ -6,17 +6,28 @@
 #![deny(missing_docs)]
 #![allow(clippy::print_stdout, reason = "a command line program: results go to stdout")]
 
+pub mod batch;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod environment;
+pub mod fault;
 pub mod guidance;
 pub mod localise;
+pub mod metrics;
 pub mod model_io;
+pub mod peak;
 pub mod pictures;
 pub mod probe;
 pub mod progress;
+pub mod rehearsal;
+pub mod report;
+pub mod run_data;
 pub mod run_dir;
 pub mod schedule;
 pub mod step;
+pub mod stop;
+pub mod tensorboard;
 pub mod trainer;
+pub mod watch;

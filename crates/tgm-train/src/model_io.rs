@@ -20,7 +20,8 @@ use crate::run_dir::RunDir;
 /// When there is none.
 pub fn open(path: &Path) -> Result<Checkpoint> {
     let path = match RunDir::open(path) {
-        Ok(run) => newest(&run.checkpoints())?,
+        Ok(run) => newest(&run.checkpoints())?
+            .with_context(|| format!("{}: this run has no checkpoint yet", path.display()))?,
         Err(_) => path.to_path_buf(),
     };
     Ok(Checkpoint::open(&path, None)?)

@@ -49,6 +49,25 @@ pub fn write(
     write_png(path, &rgb, width as u32, height as u32).with_context(|| path.display().to_string())
 }
 
+/// Writes one clip, `[N, P]` normalised, as a picture of two rows: the clip, and its visible tubelets.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_masked(path: &Path, tubelets: &[f32], mask: &Mask, clip: &ClipConfig) -> Result<()> {
+    let grid = mask.grid();
+    let len = tubelets.len() / grid.len();
+    let original = pixels(tubelets, &clip.normalization);
+    let mut hidden = original.clone();
+    for &token in mask.masked() {
+        hidden[token as usize * len..(token as usize + 1) * len].fill(0.5);
+    }
+    let grid = (grid.slots(), grid.rows(), grid.cols());
+    let rows = [original, hidden].map(|pixels| unpatchify(&pixels, grid, clip.tubelet, &Normalization::NONE));
+    let [original, hidden] = rows;
+    let (rgb, width, height) = contact_sheet(&[original?, hidden?], grid.0);
+    write_png(path, &rgb, width as u32, height as u32).with_context(|| path.display().to_string())
+}
+
 /// Tubelets as values in [0, 1].
 fn pixels(tubelets: &[f32], normalization: &Normalization) -> Vec<f32> {
     let value = |(i, v): (usize, &f32)| v * normalization.std[i % 3] + normalization.mean[i % 3];

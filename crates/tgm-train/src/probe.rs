@@ -1,15 +1,21 @@
 //! Probes of an encoder on labelled clips, and the table that they end in.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use serde::Serialize;
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset};
+use tgm_data::manifest::Manifest;
 use tgm_eval::linear::logistic;
 use tgm_eval::{Features, Protocol, Report, bootstrap, evaluate, extract, knn};
-use tgm_mae::Encoder;
+use tgm_mae::{Encoder, MaeConfig};
 use tgm_random::Streams;
 
-use crate::model_io::ONE_VIEW;
+use crate::config::{Config, ConfigError};
+use crate::model_io::{ONE_VIEW, random_encoder};
 use crate::progress::Progress;
+use crate::run_data::subset;
+use crate::watch::ProbeLine;
 
 /// Train and test clips with labels.
 #[derive(Clone, Debug)]
@@ -32,6 +38,22 @@ pub struct ProbeFeatures {
 }
 
 impl LabelledClips {
+    /// The clips of a run's manifest, when it has labels and both splits.
+    ///
+    /// # Errors
+    /// When the manifest cannot be read.
+    pub fn of(config: &Config) -> Result<Option<Self>> {
+        let Some(path) = &config.data.manifest else { return Ok(None) };
+        let manifest = Arc::new(Manifest::load(path)?);
+        let has_split = |name: &String| manifest.split_names().contains(name);
+        let data = &config.data;
+        if manifest.classes().len() < 2 || !has_split(&data.train_split) || !has_split(&data.test_split) {
+            return Ok(None);
+        }
+        let (train, test) = (subset(&manifest, &data.train_split)?, subset(&manifest, &data.test_split)?);
+        Ok(Some(Self { train, test, clip: config.clip.clone(), loader: config.loader.clone() }))
+    }
+
     /// Encodes all clips.
     ///
     /// # Errors
@@ -77,6 +99,59 @@ impl ProbeFeatures {
     /// Clips that the probes are fitted on.
     pub fn train_clips(&self) -> usize {
         self.train.clips()
+    }
+}
+
+/// The probe that a run makes again and again: kNN, whose only setting is fixed.
+pub struct PeriodicProbe {
+    clips: LabelledClips,
+    seed: u64,
+    random: Option<f64>,
+}
+
+impl PeriodicProbe {
+    /// The probe that the configuration asks for, if it does.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it does and there is nothing to probe on.
+    pub fn new(config: &Config) -> Result<Option<Self>> {
+        if config.output.probe_every == 0 {
+            return Ok(None);
+        }
+        let Some(clips) = LabelledClips::of(config)? else {
+            let (train, test) = (&config.data.train_split, &config.data.test_split);
+            return Err(ConfigError(format!(
+                "output.probe_every needs a manifest with labels of two or more classes and the splits `{train}` and \
+                 `{test}`; set it to 0 without"
+            ))
+            .into());
+        };
+        Ok(Some(Self { clips, seed: config.seed, random: None }))
+    }
+
+    /// Probes an encoder as it is at `step`.
+    ///
+    /// # Errors
+    /// When a video is bad.
+    pub fn run(&mut self, step: u64, encoder: &Encoder, model: &MaeConfig) -> Result<ProbeLine> {
+        let score = |encoder: &Encoder| -> Result<Report> {
+            let features = self.clips.features("kNN probe", encoder)?;
+            features.evaluate(&knn_protocol(features.train_clips()), self.seed)
+        };
+        let report = score(encoder)?;
+        let random_encoder = match self.random {
+            Some(known) => known,
+            None => score(&random_encoder(model, self.seed.wrapping_add(1))?.0)?.top1.mean,
+        };
+        self.random = Some(random_encoder);
+        Ok(ProbeLine {
+            step,
+            name: "kNN top-1".into(),
+            result: report.top1.mean,
+            interval: [report.top1.low, report.top1.high],
+            random_encoder,
+            chance: report.chance,
+        })
     }
 }
 

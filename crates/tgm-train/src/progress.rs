@@ -1,8 +1,26 @@
 //! What a person sees while something runs: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Whether lines go through `tracing` instead: with `--log-format json`.
+static MESSAGES: AtomicBool = AtomicBool::new(false);
+
+/// From now on lines are messages, and there are no bars.
+pub fn as_messages() {
+    MESSAGES.store(true, Ordering::Relaxed);
+}
+
+/// Writes a line for people to standard error, or a message with [`as_messages`].
+pub fn say(line: &str) {
+    if MESSAGES.load(Ordering::Relaxed) {
+        line.lines().for_each(|line| tracing::info!("{line}"));
+    } else {
+        eprintln!("{line}");
+    }
+}
 
 /// Progress on standard error.
 pub struct Progress {
@@ -13,7 +31,7 @@ pub struct Progress {
 impl Progress {
     /// A bar of `length` steps behind `title`.
     pub fn new(title: &str, length: u64) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = std::io::stderr().is_terminal() && !MESSAGES.load(Ordering::Relaxed);
         let bar = ProgressBar::with_draw_target(
             Some(length),
             if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
@@ -41,7 +59,7 @@ impl Progress {
         if self.terminal {
             self.bar.println(line);
         } else {
-            eprintln!("{line}");
+            say(line);
         }
     }
 

@@ -1,79 +1,12 @@
 //! The `tgm` program as its users meet it: what it makes, how it resumes, and what it says when something is wrong.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
-
-fn tgm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tgm")).args(arguments).output().expect("tgm starts")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in Unicode")
-}
-
-fn ok(arguments: &[&str]) -> String {
-    let output = tgm(arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "tgm {arguments:?}: {stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Runs something that fails, and returns its one `error:` line.
-fn fails(code: i32, arguments: &[&str]) -> String {
-    let output = tgm(arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "tgm {arguments:?}: {stderr}");
-    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "tgm {arguments:?}: {stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    errors[0].to_string()
-}
-
-/// The settings of a model that trains in milliseconds.
-const TINY: [&str; 10] = [
-    "--set",
-    "model.encoder={dim=32,depth=1,heads=2,mlp=64}",
-    "--set",
-    "model.decoder={dim=16,depth=1,heads=2,mlp=32}",
-    "--set",
-    "train.batch=4",
-    "--set",
-    "output.pictures=1",
-    "--set",
-    "schedule.warmup=2",
-];
-
-/// Arguments of a tiny run on a manifest.
-fn tiny<'a>(manifest: &'a str, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
-    let mut arguments = vec!["pretrain", "--data", manifest, "--out", text(out)];
-    arguments.extend(TINY);
-    arguments.extend(more);
-    arguments
-}
-
-fn world() -> String {
-    text(&fixtures().join("world/manifest.csv")).to_string()
-}
-
-/// Names and bytes of the files of the newest checkpoint that hold what was learnt.
-fn learnt(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let newest = fs::read_dir(run.join("checkpoints"))
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .max()
-        .expect("a checkpoint");
-    let files = fs::read_dir(newest).unwrap().map(|e| e.unwrap().path());
-    files
-        .filter(|f| f.extension().is_some_and(|e| e == "safetensors"))
-        .map(|f| (f.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&f).unwrap()))
-        .collect()
-}
+use common::{fails, fixtures, ok, stderr, text, tgm, tiny, world};
 
 #[test]
 fn a_run_leaves_config_metrics_checkpoint_pictures_and_a_table() {
@@ -96,50 +29,6 @@ fn a_run_leaves_config_metrics_checkpoint_pictures_and_a_table() {
     assert!(out.join("config.toml").is_file());
     let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
     assert_eq!(json["rows"][2]["name"], "kNN top-1");
-}
-
-#[test]
-fn k_and_k_steps_equal_2k_steps_bit_for_bit_for_every_masking() {
-    for (masking, contrastive) in [("random", "off"), ("tube", "on"), ("motion", "on"), ("text", "on")] {
-        let dir = tempfile::tempdir().unwrap();
-        let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
-        let options =
-            ["--masking", masking, "--contrastive", contrastive, "--set", "train.micro_batch=2", "--steps"];
-        ok(&tiny(&world(), &whole, &[&options[..], &["4"]].concat()));
-        ok(&tiny(&world(), &parts, &[&options[..], &["2"]].concat()));
-        // Another number of workers must not matter.
-        ok(&["pretrain", "--out", text(&parts), "--resume", "--steps", "4", "--set", "loader.workers=3"]);
-        let (whole, parts) = (learnt(&whole), learnt(&parts));
-        assert_eq!(whole.keys().collect::<Vec<_>>(), parts.keys().collect::<Vec<_>>());
-        for (name, bytes) in &whole {
-            assert!(*bytes == parts[name], "{masking}: {name} differs");
-        }
-    }
-}
-
-#[test]
-fn resuming_with_another_configuration_names_the_difference() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("run");
-    ok(&tiny(&world(), &out, &["--steps", "1"]));
-    let error = fails(2, &["pretrain", "--out", text(&out), "--resume", "--set", "train.batch=8"]);
-    assert!(error.contains("train.batch: 4 → 8"), "{error}");
-    let error = fails(1, &tiny(&world(), &out, &["--steps", "1"]));
-    assert!(error.contains("--resume"), "{error}");
-}
-
-#[test]
-fn a_damaged_checkpoint_is_passed_over_loudly() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("run");
-    ok(&tiny(&world(), &out, &["--steps", "2", "--set", "output.checkpoint_every=1"]));
-    let newest = out.join("checkpoints/step-00000002/model.safetensors");
-    let bytes = fs::read(&newest).unwrap();
-    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
-    let output = tgm(&["pretrain", "--out", text(&out), "--resume", "--steps", "3"]);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && stderr.contains("passing over"), "{stderr}");
-    assert!(stderr.contains("step 3/3"), "{stderr}");
 }
 
 #[test]
@@ -295,4 +184,73 @@ fn a_world_is_rendered_once_and_another_is_refused() {
     ok(&["data", "synth", text(&out), "--train", "3", "--test", "2"]);
     let error = fails(1, &["data", "synth", text(&out), "--train", "4", "--test", "2"]);
     assert!(error.contains("world"), "{error}");
+}
+
+#[test]
+fn a_dry_run_tells_size_memory_steps_and_time_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, json) = (dir.path().join("run"), dir.path().join("dry.json"));
+    let table = ok(&tiny(&world(), &out, &["--steps", "100", "--dry-run", "--json", text(&json)]));
+    for row in
+        ["model ", "memory ", "schedule  100 steps", "batch     4 = 1 micro-batches of 4", "time ", "data "]
+    {
+        assert!(table.contains(row), "{row}: {table}");
+    }
+    assert!(!out.exists());
+    let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!((&json["measured_micro_batches"], &json["steps"]), (&10.into(), &100.into()));
+    assert!(json["seconds_per_step"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn configurations_can_be_listed_shown_compared_and_explained() {
+    let list = ok(&["config", "list"]);
+    for name in ["demo", "tgm-base", "mgm-base-ssv2", "tube-base", "random-base-ssv2", "videomae-large"] {
+        assert!(list.lines().any(|line| line.starts_with(&format!("{name} "))), "{list}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mine.toml");
+    fs::write(&file, ok(&["config", "show", "tgm-base"])).unwrap();
+    assert_eq!(ok(&["config", "diff", text(&file), "tgm-base"]).trim(), "no difference");
+    let full = ok(&["config", "show", "tgm-base", "--full"]);
+    assert!(full.contains("weight_decay = 0.05") && full.contains("max_replacements"), "{full}");
+    let diff = ok(&["config", "diff", "tgm-base", "tgm-base-ssv2"]);
+    assert_eq!(diff.trim(), "clip.sampling.stride: 4 → 2");
+    let explained = ok(&["config", "explain", "schedule.base_lr"]);
+    assert!(explained.contains("batch of 256") && explained.contains("default: 0.00015"), "{explained}");
+    let error = fails(2, &["config", "explain", "train.bach"]);
+    assert!(error.contains("`train.batch`"), "{error}");
+}
+
+#[test]
+fn an_installed_program_has_completions_a_manual_and_examples() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(ok(&["completions", shell]).contains("pretrain"), "{shell}");
+    }
+    let page = ok(&["man"]);
+    assert!(page.starts_with(".ie") || page.contains(".TH"), "{page:.200}");
+    let dir = tempfile::tempdir().unwrap();
+    ok(&["man", "--out", text(dir.path())]);
+    assert!(dir.path().join("tgm-pretrain.1").is_file());
+    for command in ["pretrain", "eval", "report", "replay", "config", "completions", "man"] {
+        assert!(ok(&[command, "--help"]).contains("Examples:"), "{command}");
+    }
+}
+
+#[test]
+fn messages_are_plain_without_a_terminal_and_json_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = tgm(&tiny(&world(), &dir.path().join("a"), &["--steps", "2", "-v"]));
+    let plain = stderr(&plain);
+    assert!(plain.contains("saved ") && plain.contains("step 2/2"), "{plain}");
+    assert!(!plain.contains('\u{1b}'), "colours or bars without a terminal: {plain:?}");
+    let json = tgm(&tiny(&world(), &dir.path().join("b"), &["--steps", "2", "--log-format", "json"]));
+    let json = stderr(&json);
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let messages = lines.iter().map(|line| line["fields"]["message"].as_str().unwrap());
+    assert!(messages.into_iter().any(|message| message.starts_with("step 2/2")), "{json}");
+    let output = tgm(&["config", "explain", "nonsense", "--log-format", "json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(serde_json::from_str::<serde_json::Value>(stderr(&output).trim()).unwrap()["level"] == "ERROR");
 }

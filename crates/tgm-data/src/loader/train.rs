@@ -149,6 +149,7 @@ fn outcome(maker: &Arc<Maker>, streams: &Streams, position: u64, max_replacement
     let mut candidate = own as usize;
     for _ in 0..=max_replacements {
         let row = maker.data.manifest().row(rows[candidate] as usize);
+        panic_if_asked(row.path());
         match maker.train(row, streams, epoch, number) {
             Ok(sample) => return Outcome { sample: Some(sample), skipped },
             Err(error) => {
@@ -162,6 +163,14 @@ fn outcome(maker: &Arc<Maker>, streams: &Streams, position: u64, max_replacement
         candidate = others.random_range(0..rows.len());
     }
     Outcome { sample: None, skipped }
+}
+
+/// Panics at the video that the variable `TGM_PANIC_AT` names. For tests of what a defect of the program does to a run: only
+/// there in builds with debug assertions.
+fn panic_if_asked(path: &str) {
+    if cfg!(debug_assertions) && std::env::var_os("TGM_PANIC_AT").is_some_and(|asked| asked == path) {
+        panic!("asked to panic at {path}");
+    }
 }
 
 /// How often each reason occurs, and an example. Reasons are compared without the file that they begin with.

@@ -5,58 +5,67 @@
 //!   config.json, model.safetensors   the masked autoencoder, as `tgm-mae` reads it
 //!   contrastive.safetensors          the head, with the joint loss
 //!   optimizer.safetensors            the moments
-//!   state.json                       step, sizes of all files
 //!   run.toml                         the run's configuration
+//!   state.json                       step, score, data, version; size and checksum of every other file
+//! latest -> step-00000200
+//! best -> step-00000100
 //! ```
 //!
-//! Every random draw has a name that contains the step or the clip, so no generator's state is stored.
+//! A checkpoint is written beside its place, synced, and renamed: it is there as a whole or not at all. Whatever is named
+//! `….tmp` was left by a process that was killed, and is swept away by the next one. Every random draw has a name that
+//! contains the step or the clip, so no generator's state is stored.
+
+mod shelf;
+mod state;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 use tgm_contrastive::ContrastiveHead;
 use tgm_mae::{Checkpoint, CheckpointKind, KeyLayout, MaeConfig};
 use tgm_ops::{AdamW, Params};
 
 use crate::config::Config;
 
+pub use shelf::{Keep, list, newest, prune, sweep};
+pub use state::{DataPrint, Position, Score, State, check, read};
+
 const CONTRASTIVE: &str = "contrastive.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
-const STATE: &str = "state.json";
 /// The configuration of the run, within a checkpoint.
 pub const RUN: &str = "run.toml";
 
-/// What a checkpoint says about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
-    /// Optimiser steps taken.
-    step: u64,
-    /// The program's version.
-    version: String,
-    /// Size of every other file in bytes: a file that was cut off is noticed.
-    files: BTreeMap<String, u64>,
+/// What goes into a checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// The run's configuration.
+    pub config: &'a Config,
+    /// The model's sizes.
+    pub model: &'a MaeConfig,
+    /// All parameters.
+    pub params: &'a Params,
+    /// The moments.
+    pub optimizer: &'a AdamW,
+    /// Where the run stands.
+    pub position: &'a Position,
+    /// How good the model is, if known.
+    pub score: Option<&'a Score>,
+    /// The data.
+    pub data: &'a DataPrint,
 }
 
-/// Writes a checkpoint. It appears under its name only when it is complete.
+/// Writes a checkpoint into `folder`, which must exist, and points `latest` at it.
 ///
 /// # Errors
 /// When it cannot be written; earlier checkpoints are untouched.
-pub fn save(
-    folder: &Path,
-    step: u64,
-    config: &Config,
-    model: &MaeConfig,
-    params: &Params,
-    optimizer: &AdamW,
-) -> Result<PathBuf> {
-    let place = folder.join(format!("step-{step:08}"));
-    let beside = folder.join(format!("step-{step:08}.tmp"));
-    let result = write(&beside, step, config, model, params, optimizer)
-        .and_then(|()| publish(&beside, &place))
+pub fn save(folder: &Path, snapshot: &Snapshot<'_>) -> Result<PathBuf> {
+    let place = folder.join(format!("step-{:08}", snapshot.position.step));
+    let beside = place.with_extension("tmp");
+    let result = write(&beside, snapshot)
+        .and_then(|()| publish(folder, &beside, &place))
         .with_context(|| format!("cannot write the checkpoint {}", place.display()));
     if result.is_err() {
         // What could not be completed only takes room.
@@ -65,45 +74,54 @@ pub fn save(
     result.map(|()| place)
 }
 
-fn write(
-    folder: &Path,
-    step: u64,
-    config: &Config,
-    model: &MaeConfig,
-    params: &Params,
-    optimizer: &AdamW,
-) -> Result<()> {
+/// Writes all files of a checkpoint into a new folder, whose parent must exist: when somebody deleted the run's folder, it
+/// must not come back as a folder without a run in it.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
-    fs::create_dir_all(folder)?;
-    let (head, mae): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        params.snapshot()?.into_iter().partition(|(name, _)| name.starts_with(ContrastiveHead::PREFIX));
-    Checkpoint::save_folder(folder, model, CheckpointKind::Pretraining, KeyLayout::Native, &mae)?;
+    fs::create_dir(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let (head, mae): (BTreeMap<_, _>, BTreeMap<_, _>) = snapshot
+        .params
+        .snapshot()?
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(ContrastiveHead::PREFIX));
+    Checkpoint::save_folder(folder, snapshot.model, CheckpointKind::Pretraining, KeyLayout::Native, &mae)?;
     if !head.is_empty() {
         save_tensors(&folder.join(CONTRASTIVE), head)?;
     }
-    save_tensors(&folder.join(OPTIMIZER), optimizer.state()?)?;
-    fs::write(folder.join(RUN), config.to_toml()?)?;
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        fs::File::open(entry.path())?.sync_all()?;
-        files.insert(entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len());
-    }
-    let state = State { step, version: env!("CARGO_PKG_VERSION").into(), files };
-    crate::run_dir::write_atomically(&folder.join(STATE), serde_json::to_string_pretty(&state)?.as_bytes())
+    save_tensors(&folder.join(OPTIMIZER), snapshot.optimizer.state()?)?;
+    let run = folder.join(RUN);
+    fs::write(&run, snapshot.config.to_toml()?).with_context(|| format!("cannot write {}", run.display()))?;
+    let state = State {
+        position: snapshot.position.clone(),
+        score: snapshot.score.cloned(),
+        data: snapshot.data.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        files: state::seal(folder)?,
+    };
+    let text = serde_json::to_string_pretty(&state)?;
+    crate::run_dir::write_atomically(&folder.join(state::STATE), text.as_bytes())?;
+    sync_folder(folder)
 }
 
-fn publish(beside: &Path, place: &Path) -> Result<()> {
+fn publish(folder: &Path, beside: &Path, place: &Path) -> Result<()> {
     if place.exists() {
-        fs::remove_dir_all(place)?;
+        shelf::discard(place)?;
     }
     fs::rename(beside, place)?;
-    if let Some(folder) = place.parent() {
-        fs::File::open(folder)?.sync_all()?;
-    }
+    sync_folder(folder)?;
+    shelf::point(folder, "latest", place);
     Ok(())
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .with_context(|| format!("cannot write {}", folder.display()))
 }
 
 fn save_tensors(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<()> {
@@ -111,11 +129,11 @@ fn save_tensors(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<()> {
     candle_core::safetensors::save(&tensors, path).with_context(|| path.display().to_string())
 }
 
-/// Puts a checkpoint back into parameters and optimiser, and returns its step.
+/// Puts a checkpoint back into parameters and optimiser, and returns what it says about itself.
 ///
 /// # Errors
-/// When a file is missing, cut off, or of another model.
-pub fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW) -> Result<u64> {
+/// When a file is missing, damaged, or of another model.
+pub fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW) -> Result<State> {
     let state = check(folder)?;
     let mut weights = Checkpoint::open(folder, None)?.weights().clone();
     if folder.join(CONTRASTIVE).exists() {
@@ -123,22 +141,8 @@ pub fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW) -> Result<
     }
     params.load(&folder.display().to_string(), &weights)?;
     let moments = folder.join(OPTIMIZER);
-    optimizer.load_state(&moments.display().to_string(), &load_tensors(&moments)?, state.step)?;
-    Ok(state.step)
-}
-
-/// Reads a checkpoint's state and compares the sizes of its files.
-fn check(folder: &Path) -> Result<State> {
-    let path = folder.join(STATE);
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let state: State = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    for (name, &expected) in &state.files {
-        let file = folder.join(name);
-        let found = fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?.len();
-        if found != expected {
-            bail!("{}: damaged, {found} bytes instead of {expected}", file.display());
-        }
-    }
+    let updates = state.position.updates();
+    optimizer.load_state(&moments.display().to_string(), &load_tensors(&moments)?, updates)?;
     Ok(state)
 }
 
@@ -146,52 +150,4 @@ fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensors =
         candle_core::safetensors::load(path, &Device::Cpu).with_context(|| path.display().to_string())?;
     Ok(tensors.into_iter().collect())
-}
-
-/// The complete checkpoints in a folder, oldest first.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut found: Vec<PathBuf> =
-        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| is_checkpoint(p)).collect();
-    found.sort();
-    Ok(found)
-}
-
-fn is_checkpoint(path: &Path) -> bool {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    name.strip_prefix("step-").is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()))
-        && path.join(STATE).is_file()
-}
-
-/// The newest checkpoint that is whole. Damaged ones are named in a warning and passed over.
-///
-/// # Errors
-/// When there is none.
-pub fn newest(folder: &Path) -> Result<PathBuf> {
-    for candidate in list(folder)?.into_iter().rev() {
-        match check(&candidate) {
-            Ok(_) => return Ok(candidate),
-            Err(error) => tracing::warn!("passing over a checkpoint: {error:#}"),
-        }
-    }
-    bail!(
-        "{}: no checkpoint to resume from; start again without --resume in another folder",
-        folder.display()
-    )
-}
-
-/// Deletes the oldest checkpoints beyond `keep`.
-///
-/// # Errors
-/// When a folder cannot be deleted.
-pub fn prune(folder: &Path, keep: usize) -> Result<()> {
-    let all = list(folder)?;
-    for old in &all[..all.len().saturating_sub(keep.max(1))] {
-        fs::remove_dir_all(old)
-            .with_context(|| format!("cannot delete the old checkpoint {}", old.display()))?;
-    }
-    Ok(())
 }

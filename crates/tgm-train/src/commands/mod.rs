@@ -1,12 +1,17 @@
 //! The commands of `tgm`.
 
 mod bench;
+mod config;
 mod convert;
 mod data;
 mod eval;
 mod forward;
 mod pretrain;
+mod replay;
+mod report;
+mod shell;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -22,8 +27,17 @@ struct Cli {
     /// More about what happens, on standard error; twice for even more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// How messages look: for people, or a JSON object per line.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Subcommand, Debug)]
@@ -37,6 +51,12 @@ enum Command {
     Forward(forward::Args),
     Import(convert::ImportArgs),
     Export(convert::ExportArgs),
+    #[command(subcommand)]
+    Config(config::Command),
+    Replay(replay::Args),
+    Report(report::Args),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Stack of the thread that everything runs on: candle walks a loss's graph by recursion, one frame per operation.
@@ -45,10 +65,7 @@ const STACK: usize = 256 << 20;
 /// Parses the command line, runs the command and reports its failure as one line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,tgm={level},tgm_train={level}")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    start_logging(cli.verbose, cli.log_format);
     let run = std::thread::Builder::new().stack_size(STACK).spawn(move || run(cli.command));
     let outcome = match run.map(std::thread::JoinHandle::join) {
         Ok(Ok(outcome)) => outcome,
@@ -58,8 +75,31 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
+            match cli.log_format {
+                LogFormat::Text => eprintln!("error: {}", one_line(&error)),
+                LogFormat::Json => tracing::error!("{}", one_line(&error)),
+            }
             ExitCode::from(if error.downcast_ref::<ConfigError>().is_some() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Messages go to standard error, in colour only where somebody looks at them and has not set `NO_COLOR`.
+fn start_logging(verbose: u8, format: LogFormat) {
+    // As JSON, progress is a message like any other.
+    let least = if format == LogFormat::Json { 1 } else { 0 };
+    let level = ["warn", "info", "debug"][usize::from(verbose.max(least).min(2))];
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,tgm={level},tgm_train={level}")));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => {
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            builder.without_time().with_ansi(std::io::stderr().is_terminal() && !no_color).init();
+        }
+        LogFormat::Json => {
+            crate::progress::as_messages();
+            builder.json().init();
         }
     }
 }
@@ -73,6 +113,11 @@ fn run(command: Command) -> Result<()> {
         Command::Forward(args) => forward::run(args),
         Command::Import(args) => convert::import(args),
         Command::Export(args) => convert::export(args),
+        Command::Config(command) => config::run(command),
+        Command::Replay(args) => replay::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args),
     }
 }
 

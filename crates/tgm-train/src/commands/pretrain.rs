@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use tgm_data::loader::MotionSource;
-use tgm_data::manifest::Manifest;
 use tgm_data::synth::WorldConfig;
 use tgm_masking::{Masking, MotionBoxConfig, TextConfig};
 
@@ -14,8 +13,11 @@ use crate::config::{self, Config, ConfigError};
 use crate::demo;
 use crate::model_io::random_encoder;
 use crate::probe::{LabelledClips, Row, compare, print_table};
+use crate::rehearsal;
+use crate::run_data::training_data;
 use crate::run_dir::{RunDir, write_atomically};
-use crate::trainer::{Outcome, Trainer, subset};
+use crate::stop::Stop;
+use crate::trainer::{Outcome, Start, Trainer};
 
 /// Train a video masked autoencoder. Without arguments: the demo, from rendering its data to probes of the result.
 #[derive(clap::Args, Debug)]
@@ -25,7 +27,11 @@ Examples:
   tgm pretrain --data clips.csv                         the demo's small model on your own clips
   tgm pretrain --config tgm-base --data k400.csv        the paper's setting
   tgm pretrain --data clips.csv --masking motion --contrastive off --set train.batch=16
-  tgm pretrain --out runs/demo --resume                 go on where a run was stopped")]
+  tgm pretrain --config tgm-base --data k400.csv --dry-run   memory, time and data, checked beforehand
+  tgm pretrain --out runs/demo --resume                 go on where a run was stopped
+  tgm pretrain --out runs/demo --auto-resume            start or go on: one command for a scheduler to repeat
+
+Ctrl-C and SIGTERM finish the step, save and leave with exit code 1; a second one leaves at once.")]
 pub(super) struct Args {
     /// A named configuration (demo, tgm-base, mgm-base, videomae-base) or a TOML file.
     #[arg(long, default_value = "demo", value_name = "NAME|FILE")]
@@ -46,8 +52,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Continue the run in the folder from its newest checkpoint, with the configuration it was started with.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "auto_resume")]
     resume: bool,
+    /// Continue the run in the folder when there is one, else start it. All other options must stay as they were.
+    #[arg(long)]
+    auto_resume: bool,
+    /// With --resume or --auto-resume: go on although configuration or data is no longer what the run was started with.
+    #[arg(long)]
+    allow_changes: bool,
+    /// Only say what would happen: model size, memory, steps, and the time from ten measured steps; checks the data.
+    #[arg(long, conflicts_with_all = ["resume", "auto_resume"])]
+    dry_run: bool,
     /// Set a key of the configuration; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -92,61 +107,109 @@ struct Summary {
     checkpoint: PathBuf,
     pictures: Vec<PathBuf>,
     steps: u64,
+    skipped_steps: u64,
     rows: Vec<Row>,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
+    let stop = Stop::on_signals()?;
     let name = Path::new(&args.config).file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
-    let folder = args.out.clone().unwrap_or_else(|| RunDir::default_path(&name, args.resume));
-    let (mut config, run) = prepare(&args, &folder)?;
-    if config.data.manifest.is_none() && args.config == "demo" {
+    let go_on = args.resume || args.auto_resume;
+    let folder = args.out.clone().unwrap_or_else(|| RunDir::default_path(&name, go_on));
+    let (mut config, existing) = prepare(&args, &folder)?;
+    let demo = args.config == "demo" && config.data.manifest.is_none();
+    // Only when everything could be read is the folder taken.
+    if existing.is_none() && !demo {
+        training_data(&config)?;
+    }
+    if args.dry_run {
+        if demo {
+            config.data.manifest = Some(demo::render(&folder.join("world"), &WorldConfig::default())?);
+        }
+        return super::write_json(args.json.as_deref(), &rehearsal::print(config, RunDir::at(&folder))?);
+    }
+    let resumed = existing.is_some();
+    let (run, _lock) = match existing {
+        Some(run) => {
+            let lock = run.lock()?;
+            (run, lock)
+        }
+        None => RunDir::create(&folder)?,
+    };
+    if demo {
         config.data.manifest = Some(demo::render(&folder.join("world"), &WorldConfig::default())?);
     }
-    // Only now that everything could be read is the folder taken.
-    let run = match run {
-        Some(run) => run,
-        None => {
-            crate::trainer::training_data(&config)?;
-            RunDir::create(&folder)?
-        }
-    };
-    let mut trainer = Trainer::new(config.clone(), run.clone(), args.resume)?;
+    let start = if resumed { Start::Resume { allow_changes: args.allow_changes } } else { Start::Fresh };
+    let mut trainer = Trainer::new(config.clone(), run.clone(), start)?.stopped_by(stop);
     write_atomically(&run.config_file(), config.to_toml()?.as_bytes())?;
-    eprintln!("{}", trainer.describe());
+    crate::progress::say(&trainer.describe());
     let outcome = trainer.run()?;
+    if outcome.stopped {
+        bail!(
+            "stopped by a signal after step {} of {}, saved in {}; go on with --out {} --resume",
+            outcome.steps,
+            trainer.plan().length.stop,
+            outcome.checkpoint.display(),
+            run.path().display()
+        );
+    }
     let rows = rows(&config, &trainer, &outcome)?;
     finish(&args, run, outcome, rows)
 }
 
 /// The configuration, and the folder of the run when it exists already.
 fn prepare(args: &Args, folder: &Path) -> Result<(Config, Option<RunDir>)> {
-    if !args.resume {
+    let existing = match RunDir::open(folder) {
+        Ok(run) if args.resume || args.auto_resume => Some(run),
+        Err(error) if args.resume => return Err(error),
+        _ => None,
+    };
+    let Some(run) = existing else {
         let mut config = config::load(&args.config, &args.settings)?;
         apply(args, &mut config)?;
         return Ok((config, None));
-    }
-    let run = RunDir::open(folder)?;
+    };
     let file = run.config_file();
     let text = std::fs::read_to_string(&file)?;
     let stored = config::from_text(&file.display().to_string(), &text, &[])?;
-    let mut config = config::from_text(&file.display().to_string(), &text, &args.settings)?;
-    apply(args, &mut config)?;
-    let changed: Vec<String> =
-        config::differences(&stored, &config).into_iter().filter(|d| !may_change(d)).collect();
-    if !changed.is_empty() {
-        let what = changed.join("; ");
-        return Err(ConfigError(format!(
-            "--resume continues {} with its own configuration; leave out what would change it: {what}",
-            folder.display()
-        ))
-        .into());
+    // `--resume` alone keeps everything; `--auto-resume` is given what the run was started with once more.
+    let mut config = if args.resume {
+        config::from_text(&file.display().to_string(), &text, &args.settings)?
+    } else {
+        config::load(&args.config, &args.settings)?
+    };
+    if config.data.manifest.is_none() {
+        config.data.manifest.clone_from(&stored.data.manifest);
     }
+    apply(args, &mut config)?;
+    refuse_changes(folder, &stored, &config, args.allow_changes)?;
     Ok((config, Some(run)))
 }
 
-/// Whether a difference changes nothing that was computed so far.
+fn refuse_changes(folder: &Path, stored: &Config, config: &Config, allowed: bool) -> Result<()> {
+    let changed: Vec<String> =
+        config::differences(stored, config).into_iter().filter(|d| !may_change(d)).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let (what, folder) = (changed.join("; "), folder.display());
+    if allowed {
+        tracing::warn!("{folder}: the run goes on with another configuration: {what}");
+        return Ok(());
+    }
+    Err(ConfigError(format!(
+        "--resume continues {folder} with its own configuration; leave out what would change it, or give \
+         --allow-changes: {what}"
+    ))
+    .into())
+}
+
+/// Whether a difference changes nothing that is computed. The data itself is compared with what the checkpoint was trained
+/// on, wherever its manifest lies.
 fn may_change(difference: &str) -> bool {
-    ["schedule.stop_at:", "output.", "loader."].iter().any(|key| difference.starts_with(key))
+    ["schedule.stop_at:", "output.", "loader.", "train.max_skipped:", "data.manifest:"]
+        .iter()
+        .any(|key| difference.starts_with(key))
 }
 
 /// Puts the options of the command line into the configuration.
@@ -191,7 +254,7 @@ fn rows(config: &Config, trainer: &Trainer, outcome: &Outcome) -> Result<Vec<Row
             rows.push(loss("contrastive loss / ln B", contrast.relative, 1.0));
         }
     }
-    if let Some(clips) = labelled(config)? {
+    if let Some(clips) = LabelledClips::of(config)? {
         let (random, _) = random_encoder(&trainer.plan().model, config.seed.wrapping_add(1))?;
         match compare(&clips, trainer.model().encoder(), &random, config.seed) {
             Ok(probes) => rows.extend(probes),
@@ -202,22 +265,12 @@ fn rows(config: &Config, trainer: &Trainer, outcome: &Outcome) -> Result<Vec<Row
     Ok(rows)
 }
 
-/// Train and test clips, when the manifest has labels and a test split.
-fn labelled(config: &Config) -> Result<Option<LabelledClips>> {
-    let Some(path) = &config.data.manifest else { return Ok(None) };
-    let manifest = std::sync::Arc::new(Manifest::load(path)?);
-    let has_split = |name: &String| manifest.split_names().contains(name);
-    let data = &config.data;
-    if manifest.classes().len() < 2 || !has_split(&data.train_split) || !has_split(&data.test_split) {
-        return Ok(None);
-    }
-    let part = |name: &str| subset(&manifest, name);
-    let (train, test) = (part(&data.train_split)?, part(&data.test_split)?);
-    Ok(Some(LabelledClips { train, test, clip: config.clip.clone(), loader: config.loader.clone() }))
-}
-
 fn finish(args: &Args, run: RunDir, outcome: Outcome, rows: Vec<Row>) -> Result<()> {
-    println!("after {} steps", outcome.steps);
+    let skipped = match outcome.skipped_steps {
+        0 => String::new(),
+        n => format!(", {n} of them skipped because their gradient was not finite"),
+    };
+    println!("after {} steps{skipped}", outcome.steps);
     print_table(&rows);
     println!("checkpoint  {}", outcome.checkpoint.display());
     if !outcome.pictures.is_empty() {
@@ -228,6 +281,7 @@ fn finish(args: &Args, run: RunDir, outcome: Outcome, rows: Vec<Row>) -> Result<
         checkpoint: outcome.checkpoint,
         pictures: outcome.pictures,
         steps: outcome.steps,
+        skipped_steps: outcome.skipped_steps,
         rows,
     };
     super::write_json(args.json.as_deref(), &summary)

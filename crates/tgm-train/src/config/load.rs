@@ -19,10 +19,28 @@ impl std::error::Error for ConfigError {}
 /// The configurations inside the program: name, text.
 pub const NAMED: &[(&str, &str)] = &[
     ("demo", include_str!("../../configs/demo.toml")),
-    ("tgm-base", include_str!("../../configs/tgm-base.toml")),
     ("mgm-base", include_str!("../../configs/mgm-base.toml")),
+    ("mgm-base-ssv2", include_str!("../../configs/mgm-base-ssv2.toml")),
+    ("mgm-joint-base-ssv2", include_str!("../../configs/mgm-joint-base-ssv2.toml")),
+    ("random-base-ssv2", include_str!("../../configs/random-base-ssv2.toml")),
+    ("tgm-base", include_str!("../../configs/tgm-base.toml")),
+    ("tgm-base-ssv2", include_str!("../../configs/tgm-base-ssv2.toml")),
+    ("tgm-mae-base", include_str!("../../configs/tgm-mae-base.toml")),
+    ("tgm-mae-base-ssv2", include_str!("../../configs/tgm-mae-base-ssv2.toml")),
+    ("tube-base", include_str!("../../configs/tube-base.toml")),
+    ("tube-base-ssv2", include_str!("../../configs/tube-base-ssv2.toml")),
+    ("tube-joint-base-ssv2", include_str!("../../configs/tube-joint-base-ssv2.toml")),
     ("videomae-base", include_str!("../../configs/videomae-base.toml")),
+    ("videomae-base-ssv2", include_str!("../../configs/videomae-base-ssv2.toml")),
+    ("videomae-large", include_str!("../../configs/videomae-large.toml")),
+    ("videomae-small", include_str!("../../configs/videomae-small.toml")),
+    ("videomae-small-ssv2", include_str!("../../configs/videomae-small-ssv2.toml")),
 ];
+
+/// The first line of a configuration's header.
+pub fn title(text: &str) -> &str {
+    text.lines().next().unwrap_or_default().trim_start_matches('#').trim()
+}
 
 /// Reads the configuration of this name, or of this file, and applies `settings` (`key=value`).
 ///
@@ -116,13 +134,6 @@ fn set(table: &mut Table, key: &str, value: &str) -> Result<(), String> {
 
 /// What differs between two configurations: `key: old → new`, in alphabetical order.
 pub fn differences(old: &Config, new: &Config) -> Vec<String> {
-    let flat = |config: &Config| {
-        let mut flat = std::collections::BTreeMap::new();
-        if let Ok(table) = Table::try_from(config) {
-            flatten("", &Value::Table(table), &mut flat);
-        }
-        flat
-    };
     let (old, new) = (flat(old), flat(new));
     let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let shown = |v: Option<&String>| v.map_or("(absent)".to_string(), Clone::clone);
@@ -130,6 +141,15 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
         .filter(|key| old.get(*key) != new.get(*key))
         .map(|key| format!("{key}: {} → {}", shown(old.get(key)), shown(new.get(key))))
         .collect()
+}
+
+/// Every key that has a value, with its value as TOML.
+pub fn flat(config: &Config) -> std::collections::BTreeMap<String, String> {
+    let mut flat = std::collections::BTreeMap::new();
+    if let Ok(table) = Table::try_from(config) {
+        flatten("", &Value::Table(table), &mut flat);
+    }
+    flat
 }
 
 fn flatten(prefix: &str, value: &Value, into: &mut std::collections::BTreeMap<String, String>) {
@@ -168,6 +188,46 @@ mod tests {
             let config = load(name, &[]).unwrap();
             let again = from_text(name, &config.to_toml().unwrap(), &[]).unwrap();
             assert_eq!(config, again, "{name}");
+        }
+    }
+
+    /// Whoever opens a configuration finds what it takes and what comes of it.
+    #[test]
+    fn every_named_config_has_a_header_with_command_data_time_memory_and_expectation() {
+        for (name, text) in NAMED {
+            let header: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+            let header = header.join("\n");
+            let command =
+                if *name == "demo" { "xtask pretrain".into() } else { format!("--config {name} --data") };
+            for wanted in [command.as_str(), "Data: ", "Time: ", "Memory: ", "Expected: "] {
+                assert!(header.contains(wanted), "{name}: no `{wanted}` in its header");
+            }
+            assert!(title(text).ends_with('.'), "{name}: {}", title(text));
+        }
+    }
+
+    #[test]
+    fn the_published_settings_are_what_their_names_say() {
+        let plan = |name: &str| {
+            let config = load(name, &[]).unwrap();
+            let stride = match config.clip.sampling {
+                tgm_video::Sampling::Dense { stride, .. } => stride,
+                other => panic!("{name}: {other:?}"),
+            };
+            (config.masking.name(), config.masking.ratio(), config.contrastive.enabled, stride)
+        };
+        for (name, _) in NAMED.iter().filter(|(name, _)| *name != "demo") {
+            let (masking, ratio, joint, stride) = plan(name);
+            assert_eq!(stride, if name.ends_with("ssv2") { 2 } else { 4 }, "{name}");
+            let expected = match name.split('-').next().unwrap() {
+                "tgm" => ("text", 0.6),
+                "mgm" => ("motion-box", 0.75),
+                "random" => ("random", 0.9),
+                _ => ("tube", 0.9),
+            };
+            assert_eq!((masking, ratio), expected, "{name}");
+            let is_joint = name.contains("joint") || name.starts_with("tgm-base");
+            assert_eq!(joint, is_joint, "{name}");
         }
     }
 

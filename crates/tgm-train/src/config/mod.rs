@@ -2,6 +2,8 @@
 //!
 //! Where the paper is silent the doc comment of the key says so and names the source of the default.
 
+mod docs;
+mod explain;
 mod load;
 mod resolve;
 
@@ -14,7 +16,8 @@ use tgm_data::loader::{ClipConfig, LoaderConfig};
 use tgm_mae::TransformerConfig;
 use tgm_masking::Masking;
 
-pub use load::{ConfigError, NAMED, differences, from_text, load};
+pub use explain::{explain, keys, overview};
+pub use load::{ConfigError, NAMED, differences, flat, from_text, load, title};
 pub use resolve::{Length, Plan, model};
 
 /// Everything that decides what a run computes.
@@ -154,6 +157,9 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// Largest norm of the gradient; 0 for no limit. VideoMAE: none.
     pub clip_norm: f64,
+    /// A step whose loss or gradient is not finite is skipped and counted; after more of them in a row than this, the run
+    /// stops and leaves what `tgm replay` needs.
+    pub max_skipped: u64,
 }
 
 impl Default for TrainConfig {
@@ -165,6 +171,7 @@ impl Default for TrainConfig {
             betas: [0.9, 0.95],
             weight_decay: 0.05,
             clip_norm: 0.0,
+            max_skipped: 3,
         }
     }
 }
@@ -221,16 +228,32 @@ pub struct OutputConfig {
     pub log_every: u64,
     /// A checkpoint after this many steps; 0 for the end only.
     pub checkpoint_every: u64,
-    /// How many checkpoints are kept.
+    /// How many of the newest checkpoints are kept.
     pub keep: usize,
+    /// Besides, how many of the best are kept: by the periodic probe, or without one by the masked loss.
+    pub keep_best: usize,
     /// Pictures of masks and reconstructions after this many steps; 0 for the end only.
     pub pictures_every: u64,
     /// How many clips are pictured; 0 for none.
     pub pictures: usize,
+    /// A kNN probe (and a checkpoint) after this many steps and at the end, beside chance and a randomly initialised encoder;
+    /// needs labels and both splits. 0 for none on the way.
+    pub probe_every: u64,
+    /// Write event files for TensorBoard.
+    pub tensorboard: bool,
 }
 
 impl Default for OutputConfig {
     fn default() -> Self {
-        Self { log_every: 20, checkpoint_every: 500, keep: 2, pictures_every: 0, pictures: 4 }
+        Self {
+            log_every: 20,
+            checkpoint_every: 500,
+            keep: 2,
+            keep_best: 1,
+            pictures_every: 0,
+            pictures: 4,
+            probe_every: 0,
+            tensorboard: true,
+        }
     }
 }

@@ -1,0 +1,80 @@
+//! The data of a run.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tgm_data::loader::Subset;
+use tgm_data::manifest::Manifest;
+
+use crate::checkpoint::DataPrint;
+use crate::config::Config;
+
+/// The rows of the training split, or all of a manifest without splits.
+///
+/// # Errors
+/// When there is no manifest, or none of its rows is for training.
+pub fn training_data(config: &Config) -> Result<Subset> {
+    let Some(path) = &config.data.manifest else {
+        bail!("no data: give a manifest with --data MANIFEST (CSV or JSON Lines with a column `path`)");
+    };
+    let manifest = Arc::new(Manifest::load(path)?);
+    subset(&manifest, &config.data.train_split)
+}
+
+/// A split, or all rows of a manifest that has none.
+///
+/// # Errors
+/// When the manifest has splits, but not this one.
+pub fn subset(manifest: &Arc<Manifest>, split: &str) -> Result<Subset> {
+    if manifest.split_names().is_empty() {
+        let rows = (0..manifest.len() as u32).collect();
+        return Ok(Subset::new(manifest.clone(), rows)?);
+    }
+    Ok(Subset::split(manifest, split)?)
+}
+
+/// Looks whether the videos are there, before hours are spent: says how many are not, and fails when more are missing than
+/// a run may replace.
+///
+/// # Errors
+/// Naming the first that are missing.
+pub fn check_files(data: &Subset, max_missing_share: f64) -> Result<()> {
+    let (manifest, rows) = (data.manifest(), data.rows());
+    let missing = manifest.missing_files(rows);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if missing.len() as f64 > max_missing_share * rows.len() as f64 {
+        return manifest.check_files(rows).with_context(|| {
+            format!(
+                "more videos are missing than may be replaced (loader.max_bad_share = {max_missing_share})"
+            )
+        });
+    }
+    let first = manifest.row(missing[0] as usize).path().to_owned();
+    tracing::warn!(
+        "{}: {} of {} videos are missing, the first is {first}; others will stand in for them",
+        manifest.file().display(),
+        missing.len(),
+        rows.len()
+    );
+    Ok(())
+}
+
+/// What resuming compares: the rows whose order decides which clips a step gets.
+pub fn fingerprint(data: &Subset) -> DataPrint {
+    let mut crc = crc32fast::Hasher::new();
+    for &row in data.rows() {
+        let row = data.manifest().row(row as usize);
+        crc.update(row.path().as_bytes());
+        for second in [row.start(), row.end()] {
+            crc.update(&second.unwrap_or(f64::NAN).to_bits().to_le_bytes());
+        }
+        for caption in row.captions() {
+            crc.update(caption.as_bytes());
+            crc.update(&[0]);
+        }
+        crc.update(&[1]);
+    }
+    DataPrint { rows: data.rows().len(), crc32: crc.finalize() }
+}

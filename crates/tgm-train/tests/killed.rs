@@ -1,0 +1,156 @@
+//! Runs that are killed, interrupted and resumed end in the same bits as unbroken ones.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{command, error_of, learnt, newest, ok, slow, text, tiny, unlabelled, world};
+use rand::RngExt;
+use tgm_random::Streams;
+
+fn assert_same(whole: &BTreeMap<String, Vec<u8>>, parts: &BTreeMap<String, Vec<u8>>, what: &str) {
+    assert_eq!(whole.keys().collect::<Vec<_>>(), parts.keys().collect::<Vec<_>>(), "{what}");
+    for (name, bytes) in whole {
+        assert!(*bytes == parts[name], "{what}: {name} differs");
+    }
+}
+
+#[test]
+fn k_and_k_steps_equal_2k_steps_bit_for_bit_for_every_masking() {
+    let mut cases = vec![("random", "off"), ("tube", "on"), ("motion", "on"), ("text", "on")];
+    if slow() {
+        cases.extend([("random", "on"), ("tube", "off"), ("motion", "off"), ("text", "off")]);
+    }
+    for (masking, contrastive) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+        let options =
+            ["--masking", masking, "--contrastive", contrastive, "--set", "train.micro_batch=2", "--steps"];
+        ok(&tiny(&world(), &whole, &[&options[..], &["4"]].concat()));
+        ok(&tiny(&world(), &parts, &[&options[..], &["2"]].concat()));
+        // Another number of workers must not matter.
+        ok(&["pretrain", "--out", text(&parts), "--resume", "--steps", "4", "--set", "loader.workers=3"]);
+        assert_same(&learnt(&whole), &learnt(&parts), &format!("{masking}, contrastive {contrastive}"));
+    }
+}
+
+/// A run of `steps` steps that saves after each one, as a child process.
+fn start(manifest: &str, out: &Path, steps: &str) -> Child {
+    let more = ["--auto-resume", "--masking", "tube", "--steps", steps, "--set", "output.checkpoint_every=1"];
+    let mut arguments = tiny(manifest, out, &more);
+    arguments.extend(["--set", "output.pictures=0"]);
+    command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tgm starts")
+}
+
+/// SIGKILL at a random moment, again and again, from before the run's folder exists to within the writing of a checkpoint.
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one() {
+    let (kills, steps) = if slow() { (120, "400") } else { (6, "40") };
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = unlabelled(dir.path());
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    let begun = Instant::now();
+    assert!(start(text(&manifest), &whole, steps).wait().unwrap().success());
+    let unbroken = begun.elapsed();
+
+    let (mut killed, mut rng) = (0, Streams::new(0).stream("kill", 0, 0));
+    let mut within_a_checkpoint = 0;
+    while killed < kills {
+        let mut child = start(text(&manifest), &broken, steps);
+        // Longer than it takes to start, so that there is progress, and spread over what follows.
+        let share = rng.random_range(0.0..1.0) * 2.5 / f64::from(kills.min(25));
+        std::thread::sleep(Duration::from_millis(60) + unbroken.mul_f64(share));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "a run that was not killed failed");
+            println!("ended after {killed} kills; the rest hits the finished run's folder anew");
+            fs::remove_dir_all(&broken).unwrap();
+            continue;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += 1;
+        let debris = fs::read_dir(broken.join("checkpoints")).into_iter().flatten().flatten();
+        within_a_checkpoint +=
+            usize::from(debris.filter(|e| e.file_name().to_string_lossy().ends_with(".tmp")).count() > 0);
+    }
+    assert!(start(text(&manifest), &broken, steps).wait().unwrap().success(), "the run cannot be resumed");
+    assert_same(&learnt(&whole), &learnt(&broken), "after the kills");
+    let lines = |run: &Path| fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count();
+    assert_eq!(lines(&whole), lines(&broken), "a line per step, none twice");
+    println!("{killed} kills, {within_a_checkpoint} of them within the writing of a checkpoint, 0 lost runs");
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, name: &str) {
+    let sent = std::process::Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(sent.expect("kill starts").success());
+}
+
+/// Waits until a run has made a step.
+#[cfg(unix)]
+fn wait_for_a_step(run: &Path) {
+    let begun = Instant::now();
+    while fs::metadata(run.join("metrics.jsonl")).map_or(0, |m| m.len()) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no step within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_and_sigterm_finish_the_step_save_and_leave_and_the_run_goes_on_from_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = unlabelled(dir.path());
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    let options = ["--masking", "tube", "--steps", "60", "--set", "output.checkpoint_every=0"];
+    ok(&tiny(text(&manifest), &whole, &options));
+    for (name, first) in [("-INT", true), ("-TERM", false)] {
+        let arguments = if first {
+            tiny(text(&manifest), &parts, &options)
+        } else {
+            vec!["pretrain", "--out", text(&parts), "--resume"]
+        };
+        let child = command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        if first {
+            wait_for_a_step(&parts);
+        } else {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        // The second may find the run at its end already.
+        if first || !output.status.success() {
+            let error = error_of(&output, 1);
+            assert!(
+                error.contains("stopped by a signal after step") && error.contains("--resume"),
+                "{error}"
+            );
+            assert!(newest(&parts).join("state.json").is_file());
+        }
+    }
+    ok(&["pretrain", "--out", text(&parts), "--resume"]);
+    assert_same(&learnt(&whole), &learnt(&parts), "after both signals");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_ctrl_c_leaves_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = unlabelled(dir.path());
+    let out = dir.path().join("run");
+    // A step of a larger model takes seconds: time enough for two signals.
+    let mut arguments = vec!["pretrain", "--data", text(&manifest), "--out", text(&out), "--steps", "50"];
+    arguments.extend(["--masking", "tube", "--contrastive", "off", "--set", "train.batch=64"]);
+    let mut child = command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_a_step(&out);
+    signal(&child, "-INT");
+    std::thread::sleep(Duration::from_millis(50));
+    signal(&child, "-INT");
+    let begun = Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
