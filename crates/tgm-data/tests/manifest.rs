@@ -242,3 +242,30 @@ fn manifests_that_could_not_be_read_again_are_not_written() {
     write_manifest(&file, good()).unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "path\na.mp4\n");
 }
+
+#[test]
+fn a_folder_stands_in_for_a_manifest_with_captions_from_text_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    };
+    write("b.MP4", "");
+    write("b.txt", "a cat\n\n  the same cat \n");
+    write("a/z.webm", "");
+    write("notes.md", "no video");
+    write(".hidden/c.mp4", "");
+    write("a/lone.txt", "no video of this name");
+    let manifest = Manifest::load(dir.path()).unwrap();
+    let rows: Vec<_> =
+        manifest.rows().map(|row| (row.path().to_owned(), row.captions().count(), row.file())).collect();
+    let expected = [("a/z.webm", 0), ("b.MP4", 2)];
+    assert_eq!(rows, expected.map(|(path, captions)| (path.to_owned(), captions, dir.path().join(path))));
+    assert_eq!(manifest.row(1).captions().nth(1), Some("the same cat"));
+    assert!(manifest.check_files(&[0, 1]).is_ok());
+
+    let empty = tempfile::tempdir().unwrap();
+    let error = Manifest::load(empty.path()).unwrap_err();
+    assert!(matches!(error, ManifestError::NoVideos { .. }) && error.to_string().contains("manifest"));
+}

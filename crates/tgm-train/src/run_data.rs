@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tgm_data::loader::Subset;
 use tgm_data::manifest::Manifest;
 
 use crate::checkpoint::DataPrint;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 /// The rows of the training split, or all of a manifest without splits.
 ///
@@ -15,7 +15,9 @@ use crate::config::Config;
 /// When there is no manifest, or none of its rows is for training.
 pub fn training_data(config: &Config) -> Result<Subset> {
     let Some(path) = &config.data.manifest else {
-        bail!("no data: give a manifest with --data MANIFEST (CSV or JSON Lines with a column `path`)");
+        let config =
+            "no data: give --data MANIFEST (CSV or JSON Lines with a column `path`) or --data FOLDER";
+        return Err(ConfigError(config.into()).into());
     };
     let manifest = Arc::new(Manifest::load(path)?);
     subset(&manifest, &config.data.train_split)

@@ -254,3 +254,22 @@ fn messages_are_plain_without_a_terminal_and_json_when_asked() {
     assert_eq!(output.status.code(), Some(2));
     assert!(serde_json::from_str::<serde_json::Value>(stderr(&output).trim()).unwrap()["level"] == "ERROR");
 }
+
+#[test]
+fn a_folder_of_own_videos_trains_without_captions_and_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, video) in fs::read_dir(fixtures().join("world/videos")).unwrap().take(6).enumerate() {
+        fs::copy(video.unwrap().path(), dir.path().join(format!("{i}.mp4"))).unwrap();
+    }
+    let folder = text(dir.path());
+    let runs = tempfile::tempdir().unwrap();
+    let without = ["--masking", "tube", "--contrastive", "off", "--steps", "2"];
+    ok(&tiny(folder, &runs.path().join("without"), &without));
+    let error =
+        fails(1, &tiny(folder, &runs.path().join("too-early"), &["--masking", "text", "--steps", "2"]));
+    assert!(error.contains("caption"), "{error}");
+    for i in 0..6 {
+        fs::write(dir.path().join(format!("{i}.txt")), format!("a red circle number {i}\n")).unwrap();
+    }
+    ok(&tiny(folder, &runs.path().join("with"), &["--masking", "text", "--steps", "2"]));
+}

@@ -79,8 +79,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one
     }
     assert!(start(text(&manifest), &broken, steps).wait().unwrap().success(), "the run cannot be resumed");
     assert_same(&learnt(&whole), &learnt(&broken), "after the kills");
-    let lines = |run: &Path| fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count();
-    assert_eq!(lines(&whole), lines(&broken), "a line per step, none twice");
+    assert_eq!(steps_of(&whole), steps_of(&broken), "a line per step, none twice");
     println!("{killed} kills, {within_a_checkpoint} of them within the writing of a checkpoint, 0 lost runs");
 }
 
@@ -90,11 +89,16 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.expect("kill starts").success());
 }
 
-/// Waits until a run has made a step.
+/// The steps that a run has made so far.
+fn steps_of(run: &Path) -> usize {
+    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// Waits until a run has made more steps than so many.
 #[cfg(unix)]
-fn wait_for_a_step(run: &Path) {
+fn wait_for_more_than(steps: usize, run: &Path) {
     let begun = Instant::now();
-    while fs::metadata(run.join("metrics.jsonl")).map_or(0, |m| m.len()) == 0 {
+    while steps_of(run) <= steps {
         assert!(begun.elapsed() < Duration::from_secs(60), "no step within a minute");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -106,7 +110,7 @@ fn ctrl_c_and_sigterm_finish_the_step_save_and_leave_and_the_run_goes_on_from_th
     let dir = tempfile::tempdir().unwrap();
     let manifest = unlabelled(dir.path());
     let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
-    let options = ["--masking", "tube", "--steps", "60", "--set", "output.checkpoint_every=0"];
+    let options = ["--masking", "tube", "--steps", "150", "--set", "output.checkpoint_every=0"];
     ok(&tiny(text(&manifest), &whole, &options));
     for (name, first) in [("-INT", true), ("-TERM", false)] {
         let arguments = if first {
@@ -114,23 +118,13 @@ fn ctrl_c_and_sigterm_finish_the_step_save_and_leave_and_the_run_goes_on_from_th
         } else {
             vec!["pretrain", "--out", text(&parts), "--resume"]
         };
+        let before = steps_of(&parts);
         let child = command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        if first {
-            wait_for_a_step(&parts);
-        } else {
-            std::thread::sleep(Duration::from_millis(300));
-        }
+        wait_for_more_than(before, &parts);
         signal(&child, name);
-        let output = child.wait_with_output().unwrap();
-        // The second may find the run at its end already.
-        if first || !output.status.success() {
-            let error = error_of(&output, 1);
-            assert!(
-                error.contains("stopped by a signal after step") && error.contains("--resume"),
-                "{error}"
-            );
-            assert!(newest(&parts).join("state.json").is_file());
-        }
+        let error = error_of(&child.wait_with_output().unwrap(), 1);
+        assert!(error.contains("stopped by a signal after step") && error.contains("--resume"), "{error}");
+        assert!(newest(&parts).join("state.json").is_file());
     }
     ok(&["pretrain", "--out", text(&parts), "--resume"]);
     assert_same(&learnt(&whole), &learnt(&parts), "after both signals");
@@ -146,7 +140,7 @@ fn a_second_ctrl_c_leaves_at_once() {
     let mut arguments = vec!["pretrain", "--data", text(&manifest), "--out", text(&out), "--steps", "50"];
     arguments.extend(["--masking", "tube", "--contrastive", "off", "--set", "train.batch=64"]);
     let mut child = command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_for_a_step(&out);
+    wait_for_more_than(0, &out);
     signal(&child, "-INT");
     std::thread::sleep(Duration::from_millis(50));
     signal(&child, "-INT");

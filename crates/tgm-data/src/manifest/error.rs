@@ -6,6 +6,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
+    /// A folder was given instead of a manifest, and there is no video in it.
+    #[error("{}: no videos in this folder or below it; give a manifest, or a folder with videos", folder.display())]
+    NoVideos {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The manifest is absent or cannot be read.
     #[error("cannot read the manifest {}: {source}", file.display())]
     Read {

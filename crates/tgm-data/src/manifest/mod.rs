@@ -13,12 +13,16 @@
 //!
 //! Other columns are kept, see [`Manifest::other_columns`].
 //!
+//! A folder may stand in for a manifest: its rows are the videos below it in the order of their paths, and the lines of a
+//! text file beside a video, of the same name, are the video's captions.
+//!
 //! The rows lie in columns, texts end to end in one allocation each, so that a million rows cost little more
 //! memory than the file has bytes.
 
 mod classes;
 mod column;
 mod error;
+mod folder;
 mod read;
 mod write;
 
@@ -59,7 +63,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a manifest whose paths stay inside its folder.
+    /// Reads a manifest whose paths stay inside its folder, or the videos of a folder.
     ///
     /// # Errors
     /// [`ManifestError`] for anything that is wrong with the file or one of its rows. Whether the videos exist

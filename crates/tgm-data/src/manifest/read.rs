@@ -12,6 +12,9 @@ use super::{Classes, Manifest, ManifestError, ManifestOptions, absolute_folder, 
 pub(super) fn manifest(file: &Path, options: &ManifestOptions) -> Result<Manifest, ManifestError> {
     let unreadable = |source| ManifestError::Read { file: file.to_owned(), source };
     let root = absolute_folder(file).map_err(unreadable)?;
+    if file.is_dir() {
+        return videos(file, options);
+    }
     let mut input = BufReader::with_capacity(1 << 18, File::open(file).map_err(unreadable)?);
     let head = input.fill_buf().map_err(unreadable)?;
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
@@ -24,6 +27,23 @@ pub(super) fn manifest(file: &Path, options: &ManifestOptions) -> Result<Manifes
         table.read_csv(input)?
     }
     table.finish(root)
+}
+
+/// The videos below a folder as a manifest.
+fn videos(folder: &Path, options: &ManifestOptions) -> Result<Manifest, ManifestError> {
+    let mut table = Table { file: folder, options, rows: 0, lines: Vec::new(), columns: Vec::new() };
+    for (line, video) in (1..).zip(super::folder::find(folder)?) {
+        let path = table.column("path");
+        table.push(path, &video.path, line)?;
+        for (number, caption) in (1..).zip(&video.captions) {
+            let name = if number == 1 { "caption".to_owned() } else { format!("caption_{number}") };
+            let column = table.column(&name);
+            table.push(column, caption, line)?;
+        }
+        table.end_row(line);
+    }
+    let root = std::path::absolute(folder);
+    table.finish(root.map_err(|source| ManifestError::Read { file: folder.to_owned(), source })?)
 }
 
 /// The manifest while it is read.

@@ -36,8 +36,9 @@ pub(super) struct Args {
     /// A named configuration (demo, tgm-base, mgm-base, videomae-base) or a TOML file.
     #[arg(long, default_value = "demo", value_name = "NAME|FILE")]
     config: String,
-    /// The videos: CSV or JSON Lines with the column `path`, and optionally `split`, `label`, `caption`, `start`, `end`.
-    #[arg(long, value_name = "MANIFEST")]
+    /// The videos: CSV or JSON Lines with the column `path`, and optionally `split`, `label`, `caption`, `start`, `end`; or a
+    /// folder, whose videos' captions are the lines of text files of the same name.
+    #[arg(long, value_name = "MANIFEST|FOLDER")]
     data: Option<PathBuf>,
     /// Which tubelets are hidden, with the strategy's default settings.
     #[arg(long)]

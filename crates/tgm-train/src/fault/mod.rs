@@ -114,16 +114,17 @@ impl Measured {
         })
     }
 
-    /// Whether two steps came to the same numbers; `NaN` equals itself here.
+    /// Whether two steps came to the same numbers, but for the last digit, which JSON may lose; `NaN` equals itself here.
     pub fn same(&self, other: &Self) -> bool {
         let of = |m: &Self| {
             let mut numbers = vec![m.loss, m.mae, m.contrastive, m.grad_norm];
             numbers.extend(m.parameters.values().flat_map(|p| [p.weight, p.gradient]));
             numbers
         };
-        let (ours, theirs) = (of(self), of(other));
-        self.parameters.keys().eq(other.parameters.keys())
-            && ours.iter().zip(&theirs).all(|(a, b)| a == b || a.is_nan() && b.is_nan())
+        let equal = |(a, b): (&f64, &f64)| {
+            a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 4.0 * f64::EPSILON * a.abs()
+        };
+        self.parameters.keys().eq(other.parameters.keys()) && of(self).iter().zip(&of(other)).all(equal)
     }
 }
 

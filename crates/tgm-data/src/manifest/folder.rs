@@ -1,0 +1,71 @@
+//! A folder of videos without a manifest.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::ManifestError;
+
+/// Endings of the files that count as videos.
+const VIDEOS: [&str; 14] =
+    ["3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv"];
+
+/// A video of a folder, and what lies beside it.
+pub(super) struct Found {
+    /// Relative to the folder, with `/` between the parts.
+    pub path: String,
+    /// The lines of the text file of the same name, if there is one.
+    pub captions: Vec<String>,
+}
+
+/// All videos below a folder, in the order of their paths, so that the rows are the same on every machine. Hidden files and
+/// folders are left out; links are followed.
+///
+/// # Errors
+/// [`ManifestError::Read`] for a folder or text file that cannot be read, [`ManifestError::NoVideos`].
+pub(super) fn find(folder: &Path) -> Result<Vec<Found>, ManifestError> {
+    let mut paths = Vec::new();
+    walk(folder, Path::new(""), &mut paths)?;
+    if paths.is_empty() {
+        return Err(ManifestError::NoVideos { folder: folder.to_owned() });
+    }
+    let mut found = Vec::with_capacity(paths.len());
+    for path in paths {
+        let text = folder.join(path.with_extension("txt"));
+        let captions = match fs::read_to_string(&text) {
+            Ok(text) => {
+                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(ManifestError::Read { file: text, source }),
+        };
+        let parts = path.iter().map(|part| part.to_string_lossy().into_owned());
+        found.push(Found { path: parts.collect::<Vec<_>>().join("/"), captions });
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn walk(root: &Path, below: &Path, into: &mut Vec<PathBuf>) -> Result<(), ManifestError> {
+    let folder = root.join(below);
+    let unreadable = |source| ManifestError::Read { file: folder.clone(), source };
+    for entry in fs::read_dir(&folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let path = below.join(&name);
+        if entry.path().is_dir() {
+            walk(root, &path, into)?;
+        } else if is_video(&path) {
+            into.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_video(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    ending.is_some_and(|ending| VIDEOS.contains(&ending.as_str()))
+}
