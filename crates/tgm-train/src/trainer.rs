@@ -394,9 +394,7 @@ impl Trainer {
 
     /// Counts a step that is not made. After too many in a row everything about this one is written down and the run ends.
     fn skip(&mut self, batch: &GlobalBatch, losses: &Losses, grads: &Gradients, watch: &Watch) -> Result<()> {
-        self.position.skipped += 1;
-        self.position.skipped_in_a_row += 1;
-        let (row, limit) = (self.position.skipped_in_a_row, self.config.train.max_skipped);
+        let (row, limit) = (self.position.skipped_in_a_row + 1, self.config.train.max_skipped);
         let what = format!(
             "step {}: the loss is {} and the gradient's norm {}",
             self.position.step + 1,
@@ -405,14 +403,14 @@ impl Trainer {
         );
         if row <= limit {
             watch.line(&format!("skipped: {what} ({row} in a row, the run stops after {limit})"));
+            self.position.skipped += 1;
+            self.position.skipped_in_a_row = row;
             return Ok(());
         }
         let folder = fault::write(&self.run.faults(), batch, losses, grads, &self.snapshot(None))?;
         bail!(
-            "{what}, as for {} steps before (train.max_skipped = {limit}); what was computed with is in {folder}, look at it \
-             with `tgm replay {folder}`; then lower schedule.base_lr or set train.clip_norm (checkpoints are in {})",
-            row - 1,
-            self.run.checkpoints().display(),
+            "{what}, as for {limit} steps before (train.max_skipped); what it was computed from is in {folder}: look at it with \
+             `tgm replay {folder}`, then resume with --allow-changes and a lower schedule.base_lr or another train.clip_norm",
             folder = folder.display(),
         );
     }

@@ -1,4 +1,5 @@
 //! The page that `tgm report` writes, as a real browser sees it; and what an event file holds.
+#![allow(clippy::print_stdout, reason = "says what it skipped, and what it counted")]
 
 mod common;
 

@@ -16,7 +16,7 @@ use crate::run_dir::RunDir;
 /// Points of a curve: more than a screen has columns.
 const POINTS: usize = 1500;
 /// Moments at which pictures are shown, evenly chosen from those that there are.
-const MOMENTS: usize = 24;
+const MOMENTS: usize = 12;
 
 /// One run.
 #[derive(Clone, Debug, Default, Serialize)]

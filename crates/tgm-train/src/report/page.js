@@ -33,6 +33,12 @@ function number(value) {
   if (Number.isInteger(value)) return String(value);
   return value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4);
 }
+// At an axis: no more digits than it takes.
+function tick(value) {
+  const size = Math.abs(value);
+  if (size !== 0 && (size >= 1e6 || size < 1e-3)) return Number(value.toPrecision(3)).toExponential().replace('e+', 'e');
+  return String(Number(value.toPrecision(6)));
+}
 function duration(seconds) {
   if (!Number.isFinite(seconds)) return '–';
   if (seconds < 90) return `${seconds.toFixed(0)} s`;
@@ -65,7 +71,7 @@ function points(run, chart, name) {
   const xs = state.axis === 'hours' ? hours(run, columns.step) : columns[state.axis] || columns.step;
   const made = [];
   for (let i = 0; i < ys.length; i++) if (xs[i] !== null && ys[i] !== null) made.push([xs[i], ys[i], columns.step[i]]);
-  return chart.probes ? made : smooth(made);
+  return made;
 }
 function probeColumns(run) {
   const column = (name) => run.probes.map((probe) => probe[name]);
@@ -94,8 +100,7 @@ function startBefore(run, time) {
   return run.environments.map((e) => e.time).filter((t) => t <= time).pop() ?? null;
 }
 // A moving average that forgets, freed of the weight of its start.
-function smooth(line) {
-  if (state.smoothing === 0) return line;
+function smoothed(line) {
   let [sum, weight] = [0, 0];
   return line.map(([x, y, step]) => {
     sum = state.smoothing * sum + (1 - state.smoothing) * y;
@@ -104,9 +109,9 @@ function smooth(line) {
   });
 }
 function ticks(low, high, count) {
-  const rough = (high - low) / count;
+  const rough = ((high - low) / count) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough);
   const made = [];
   for (let v = Math.ceil(low / step) * step; v <= high + step * 1e-9; v += step) made.push(Math.abs(v) < step * 1e-9 ? 0 : v);
   return made;
@@ -114,7 +119,7 @@ function ticks(low, high, count) {
 function logTicks(low, high) {
   const made = [];
   for (let p = Math.ceil(Math.log10(low) - 1e-9); p <= Math.log10(high) + 1e-9; p++) made.push(10 ** p);
-  return made.length >= 2 ? made : ticks(low, high, 4).filter((v) => v > 0);
+  return made.length >= 2 ? made : ticks(low, high, 5).filter((v) => v > 0);
 }
 
 const HEIGHT = 220, LEFT = 52, RIGHT = 10, TOP = 10, BOTTOM = 24;
@@ -151,7 +156,8 @@ class Chart {
       if (state.hidden.has(i)) return;
       for (const [name, label, dash] of this.chart.lines) {
         const line = points(run, this.chart, name).filter((p) => !this.log || p[1] > 0);
-        if (line.length) this.lines.push({ run: i, label, dash, line });
+        const smooth = state.smoothing > 0 && !this.chart.probes;
+        if (line.length) this.lines.push({ run: i, label, dash, line: smooth ? smoothed(line) : line, raw: smooth ? line : null });
       }
     });
     const shown = this.lines.flatMap(({ line }) => line).filter((p) => !state.zoom || (p[0] >= state.zoom[0] && p[0] <= state.zoom[1]));
@@ -167,21 +173,24 @@ class Chart {
     this.ys = this.log ? [ys[0] / 1.1, ys[1] * 1.1] : [ys[0] - pad, ys[1] + pad];
     const svg = vector('svg', { viewBox: `0 0 ${this.width} ${HEIGHT}`, role: 'img', 'aria-label': this.chart.title });
     const right = this.width - RIGHT;
-    for (const y of this.log ? logTicks(...this.ys) : ticks(...this.ys, 4)) {
+    for (const y of this.log ? logTicks(...this.ys) : ticks(...this.ys, 5)) {
       svg.append(vector('line', { class: 'grid', x1: LEFT, x2: right, y1: this.py(y), y2: this.py(y) }));
-      svg.append(vector('text', { x: LEFT - 6, y: this.py(y) + 4, 'text-anchor': 'end' }, number(y)));
+      svg.append(vector('text', { x: LEFT - 6, y: this.py(y) + 4, 'text-anchor': 'end' }, tick(y)));
     }
     for (const x of ticks(...this.xs, Math.max(2, Math.floor(this.width / 90)))) {
-      svg.append(vector('text', { x: this.px(x), y: HEIGHT - 6, 'text-anchor': 'middle' }, number(x)));
+      svg.append(vector('text', { x: this.px(x), y: HEIGHT - 6, 'text-anchor': 'middle' }, tick(x)));
     }
     const id = `clip-${CHARTS.indexOf(this.chart)}`;
     const clip = vector('clipPath', { id });
     clip.append(vector('rect', { x: LEFT, y: TOP - 4, width: right - LEFT, height: HEIGHT - TOP - BOTTOM + 8 }));
     const group = vector('g', { 'clip-path': `url(#${id})` });
     if (this.chart.level !== undefined) group.append(vector('line', { class: 'cursor', x1: LEFT, x2: right, y1: this.py(this.chart.level), y2: this.py(this.chart.level) }));
+    const trace = (line) => line.map((p, i) => `${i ? 'L' : 'M'}${this.px(p[0]).toFixed(1)} ${this.py(p[1]).toFixed(1)}`).join('');
+    for (const { run, raw } of this.lines) {
+      if (raw) group.append(vector('path', { d: trace(raw), fill: 'none', stroke: color(run), 'stroke-width': 1, opacity: 0.22 }));
+    }
     for (const { run, dash, line } of this.lines) {
-      const path = line.map((p, i) => `${i ? 'L' : 'M'}${this.px(p[0]).toFixed(1)} ${this.py(p[1]).toFixed(1)}`).join('');
-      group.append(vector('path', { d: path, fill: 'none', stroke: color(run), 'stroke-width': dash ? 1.4 : 1.8, 'stroke-dasharray': dash, 'stroke-linejoin': 'round', class: 'curve' }));
+      group.append(vector('path', { d: trace(line), fill: 'none', stroke: color(run), 'stroke-width': dash ? 1.4 : 1.8, 'stroke-dasharray': dash, 'stroke-linejoin': 'round', class: 'curve' }));
       if (line.length < 40 && !dash) for (const p of line) group.append(vector('circle', { cx: this.px(p[0]), cy: this.py(p[1]), r: 2.6, fill: color(run) }));
     }
     svg.append(clip, group);
@@ -330,8 +339,12 @@ function currentTheme() {
 byId('theme').addEventListener('click', () => { document.documentElement.dataset.theme = currentTheme() === 'dark' ? 'light' : 'dark'; });
 byId('x-axis').addEventListener('change', (event) => { state.axis = event.target.value; zoomTo(null); });
 byId('smoothing').addEventListener('input', (event) => { state.smoothing = Number(event.target.value); drawAll(); });
-let resized = null;
-addEventListener('resize', () => { clearTimeout(resized); resized = setTimeout(drawAll, 100); });
+// Curves are drawn for the width that they have, whenever that changes.
+let drawnWidth = 0;
+new ResizeObserver(() => {
+  const width = byId('charts').clientWidth;
+  if (width !== drawnWidth) { drawnWidth = width; requestAnimationFrame(drawAll); }
+}).observe(byId('charts'));
 
 document.title = `tgm: ${runs.map((run) => run.name).join(', ')}`;
 byId('summary').textContent = `${runs.length} run${runs.length > 1 ? 's' : ''}, ${date(data.generated)}`;
