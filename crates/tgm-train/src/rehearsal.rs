@@ -1,6 +1,6 @@
 //! `--dry-run`: what a run will take, from a few steps that are made and thrown away.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use indicatif::HumanDuration;
@@ -93,27 +93,4 @@ pub fn print(config: Config, run: RunDir) -> Result<Rehearsal> {
         bad => println!("data      {bad} videos could not be read"),
     }
     Ok(rehearsal)
-}
-
-/// A stop watch that knows when there is enough.
-pub struct Budget {
-    begun: Instant,
-    limit: Duration,
-}
-
-impl Budget {
-    /// Starts.
-    pub fn new(limit: Duration) -> Self {
-        Self { begun: Instant::now(), limit }
-    }
-
-    /// Whether the time is up.
-    pub fn spent(&self) -> bool {
-        self.begun.elapsed() >= self.limit
-    }
-
-    /// Since the start.
-    pub fn seconds(&self) -> f64 {
-        self.begun.elapsed().as_secs_f64()
-    }
 }

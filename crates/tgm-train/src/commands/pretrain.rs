@@ -33,7 +33,7 @@ Examples:
 
 Ctrl-C and SIGTERM finish the step, save and leave with exit code 1; a second one leaves at once.")]
 pub(super) struct Args {
-    /// A named configuration (demo, tgm-base, mgm-base, videomae-base) or a TOML file.
+    /// A named configuration (`tgm config list`) or a TOML file.
     #[arg(long, default_value = "demo", value_name = "NAME|FILE")]
     config: String,
     /// The videos: CSV or JSON Lines with the column `path`, and optionally `split`, `label`, `caption`, `start`, `end`; or a

@@ -123,7 +123,9 @@ fn member(code: &str, doc: String) -> Member {
 /// Lines as paragraphs of one line each.
 fn paragraphs(lines: &[String]) -> String {
     let blocks = lines.split(String::is_empty).map(|block| block.join(" "));
-    blocks.filter(|block| !block.is_empty()).collect::<Vec<_>>().join("\n")
+    let text = blocks.filter(|block| !block.is_empty()).collect::<Vec<_>>().join("\n");
+    // Links within the code lead nowhere on a terminal.
+    text.replace("[`", "`").replace("`]", "`")
 }
 
 /// A variant's name as configurations have it: `MotionBox` is `motion-box`.

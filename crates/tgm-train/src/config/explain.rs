@@ -26,8 +26,8 @@ pub fn explain(key: &str) -> Result<String, ConfigError> {
 pub fn overview() -> String {
     let mut text = String::new();
     for key in keys() {
-        let doc = look_up(&key).first().map(|place| first_sentence(&place.member.doc).to_string());
-        let _ = writeln!(text, "{key:<42} {}", doc.unwrap_or_default());
+        let doc = look_up(&key).first().map(Place::in_short).unwrap_or_default();
+        let _ = writeln!(text, "{key:<42} {doc}");
     }
     text
 }
@@ -114,6 +114,14 @@ fn inside(of: &'static Type, name: &str) -> Vec<Place<'static>> {
 }
 
 impl Place<'_> {
+    fn in_short(&self) -> String {
+        if !self.is_kind {
+            return first_sentence(&self.member.doc).to_string();
+        }
+        let kinds: Vec<String> = self.of.members.iter().map(|variant| kebab(&variant.name)).collect();
+        format!("One of {}.", kinds.join(", "))
+    }
+
     fn written_type(&self) -> String {
         let written = &self.member.of;
         let known = resolve(self.of, written).is_some();

@@ -1,0 +1,305 @@
+//! The training loop: clips, masks, gradient, step; and what is written on the way.
+
+mod clock;
+mod keep;
+mod rehearse;
+mod step;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use candle_core::Device;
+use tgm_contrastive::ContrastiveHead;
+use tgm_data::loader::Subset;
+use tgm_mae::{MaeConfig, VideoMae};
+use tgm_ops::{AdamW, AdamWConfig, Params};
+use tgm_random::Streams;
+
+use self::clock::{Average, Clock};
+pub use self::rehearse::Rehearsed;
+use crate::checkpoint::{self, DataPrint, Position};
+use crate::config::{Config, Plan};
+use crate::environment::Environment;
+use crate::guidance::Guide;
+use crate::metrics::JsonLines;
+use crate::probe::PeriodicProbe;
+use crate::run_data::{check_files, fingerprint};
+pub use crate::run_data::{subset, training_data};
+use crate::run_dir::RunDir;
+use crate::step::{Joint, Losses};
+use crate::stop::Stop;
+use crate::watch::Watch;
+
+/// Where a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At its first step.
+    Fresh,
+    /// At its newest checkpoint; at its first step when it has none yet.
+    Resume {
+        /// Go on although the data is no longer what it was.
+        allow_changes: bool,
+    },
+}
+
+/// A run in progress.
+pub struct Trainer {
+    config: Config,
+    plan: Plan,
+    run: RunDir,
+    data: Subset,
+    data_print: DataPrint,
+    guide: Guide,
+    params: Params,
+    joint: Joint,
+    optimizer: AdamW,
+    position: Position,
+    stop: Stop,
+    probe: Option<PeriodicProbe>,
+    progress_made: Average,
+    saved: Option<u64>,
+    drawn: Vec<PathBuf>,
+    peak_flops: f64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Steps taken in all.
+    pub steps: u64,
+    /// Of them, those whose gradient was not finite and was not used.
+    pub skipped_steps: u64,
+    /// It was asked to stop before its end.
+    pub stopped: bool,
+    /// Losses of the last step that this call took; none if there was nothing left to do.
+    pub losses: Option<Losses>,
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+    /// Pictures, if any were made.
+    pub pictures: Vec<PathBuf>,
+}
+
+impl Trainer {
+    /// Prepares a run from its first step, or from the newest checkpoint in its folder.
+    ///
+    /// # Errors
+    /// When the configuration, the data, the CLIP or the checkpoint cannot be used.
+    pub fn new(config: Config, run: RunDir, start: Start) -> Result<Self> {
+        let device = Device::Cpu;
+        let data = training_data(&config)?;
+        check_files(&data, config.loader.max_bad_share)?;
+        let plan = Plan::new(&config, data.rows().len())?;
+        let guide = Guide::new(&config, &device)?;
+        let mut params = Params::new(Streams::new(config.seed), &device);
+        let joint = joint(&config, &plan.model, guide.text_dim(), &mut params)?;
+        let mut trainer = Self {
+            optimizer: optimizer(&config, &params),
+            data_print: fingerprint(&data),
+            probe: PeriodicProbe::new(&config)?,
+            stop: Stop::new(),
+            position: Position::default(),
+            progress_made: Average::default(),
+            saved: None,
+            drawn: Vec::new(),
+            peak_flops: crate::peak::matmul_flops()?,
+            config,
+            plan,
+            run,
+            data,
+            guide,
+            params,
+            joint,
+        };
+        if let Start::Resume { allow_changes } = start {
+            trainer.resume(allow_changes)?;
+        }
+        Ok(trainer)
+    }
+
+    /// Lets `stop` end the run after a step.
+    #[must_use]
+    pub fn stopped_by(self, stop: Stop) -> Self {
+        Self { stop, ..self }
+    }
+
+    fn resume(&mut self, allow_changes: bool) -> Result<()> {
+        let folder = self.run.checkpoints();
+        checkpoint::sweep(&folder)?;
+        let Some(newest) = checkpoint::newest(&folder)? else {
+            crate::progress::say(&format!(
+                "{}: no checkpoint yet, starting at step 0",
+                self.run.path().display()
+            ));
+            return Ok(());
+        };
+        let state = checkpoint::restore(&newest, &self.params, &mut self.optimizer)?;
+        if state.data != self.data_print {
+            let (then, here) = (&state.data, &self.data_print);
+            let what = format!(
+                "the training data is not what {} was trained on: {} rows with checksum {:08x} then, {} rows with checksum \
+                 {:08x} now",
+                newest.display(),
+                then.rows,
+                then.crc32,
+                here.rows,
+                here.crc32
+            );
+            if !allow_changes {
+                bail!("{what}; bring the old manifest back, or give --allow-changes");
+            }
+            tracing::warn!("{what}");
+        }
+        self.saved = Some(state.position.step);
+        self.position = state.position;
+        Ok(())
+    }
+
+    /// What will be done, in a few lines for a person.
+    pub fn describe(&self) -> String {
+        let (plan, config) = (&self.plan, &self.config);
+        let [slots, rows, cols] = plan.model.grid();
+        let joint = if config.contrastive.enabled { "with" } else { "without" };
+        format!(
+            "model     {:.1} M parameters, {slots}×{rows}×{cols} tubelets of {} values\n\
+             masking   {} at ratio {}, {joint} contrastive loss\n\
+             data      {} clips\n\
+             batch     {} = {} micro-batches of {}\n\
+             schedule  {} steps ({:.1} epochs), warm-up {}, lr {:.2e} (= base {:.2e} × {} / 256)\n\
+             machine   {:.0} GFLOP/s in matrix products\n\
+             run       {}, from step {}",
+            self.params.count() as f64 / 1e6,
+            plan.model.tubelet_len(),
+            config.masking.name(),
+            config.masking.ratio(),
+            self.data.rows().len(),
+            config.train.batch,
+            plan.micro_batches,
+            plan.micro_batch,
+            plan.length.stop,
+            self.epoch(plan.length.stop),
+            plan.length.warmup,
+            plan.lr.0,
+            config.schedule.base_lr,
+            config.train.batch,
+            self.peak_flops / 1e9,
+            self.run.path().display(),
+            self.position.step,
+        )
+    }
+
+    /// The model of this run.
+    pub fn model(&self) -> &VideoMae {
+        &self.joint.mae
+    }
+
+    /// What the configuration comes to.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// All parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Clips to train on.
+    pub fn clips(&self) -> usize {
+        self.data.rows().len()
+    }
+
+    fn epoch(&self, step: u64) -> f64 {
+        step as f64 * self.config.train.batch as f64 / self.data.rows().len() as f64
+    }
+
+    /// Trains to the end, or until asked to stop.
+    ///
+    /// # Errors
+    /// When data, a gradient or a file fails; the last checkpoint stays.
+    pub fn run(&mut self) -> Result<Outcome> {
+        let stop = self.plan.length.stop;
+        let mut losses = None;
+        if self.position.step < stop {
+            losses = self.train(stop)?;
+        }
+        let stopped = self.position.step < stop;
+        let checkpoint = match checkpoint::newest(&self.run.checkpoints())? {
+            Some(newest) => newest,
+            None => self.save(None)?,
+        };
+        if self.drawn.is_empty() && self.config.output.pictures > 0 && !stopped {
+            self.drawn = self.pictures()?;
+        }
+        Ok(Outcome {
+            steps: self.position.step,
+            skipped_steps: self.position.skipped,
+            stopped,
+            losses,
+            checkpoint,
+            pictures: self.drawn.clone(),
+        })
+    }
+
+    fn train(&mut self, stop: u64) -> Result<Option<Losses>> {
+        let _armed = self.stop.arm();
+        let step = self.position.step;
+        let environment = Environment::here(step, self.peak_flops);
+        JsonLines::open(&self.run.environment_file(), step)?.push(&environment)?;
+        let mut watch = Watch::open(&self.run, &self.config, step, stop)?;
+        let mut loader = self.loader()?;
+        let mut clock = Clock::start(&loader);
+        let mut losses = None;
+        while self.position.step < stop && !self.stop.requested() {
+            let batch = match self.load(&mut loader, &watch) {
+                Ok(batch) => batch,
+                Err(error) if self.position.step == step => return Err(error),
+                Err(error) => {
+                    // The weights are those of a whole step: what was learnt since the last checkpoint is kept.
+                    let saved = match self.save(None) {
+                        Ok(place) => format!("saved in {}", place.display()),
+                        Err(error) => format!("and could not be saved ({error:#})"),
+                    };
+                    return Err(
+                        error.context(format!("training stopped after step {}, {saved}", self.position.step))
+                    );
+                }
+            };
+            let (metrics, of_step) = self.one_step(&batch, &mut clock, &loader, &watch)?;
+            losses = Some(of_step);
+            watch.step(&metrics)?;
+            self.keep(&mut watch, stop)?;
+        }
+        if self.position.step < stop {
+            self.save(None)?;
+        }
+        watch.finish();
+        Ok(losses)
+    }
+}
+
+/// The model and its losses, with parameters at their initial values. `text_dim` is the width of the texts' embeddings.
+///
+/// # Errors
+/// When sizes do not fit.
+pub fn joint(
+    config: &Config,
+    model: &MaeConfig,
+    text_dim: Option<usize>,
+    params: &mut Params,
+) -> Result<Joint> {
+    let mae = VideoMae::new(model, params)?;
+    let contrastive = match text_dim {
+        Some(width) if config.contrastive.enabled => {
+            let head = ContrastiveHead::new(model.encoder.dim, width, &config.contrastive.head, params)?;
+            Some((head, config.contrastive.weight))
+        }
+        _ => None,
+    };
+    Ok(Joint { mae, contrastive })
+}
+
+/// The optimiser before its first step.
+pub fn optimizer(config: &Config, params: &Params) -> AdamW {
+    let [beta1, beta2] = config.train.betas;
+    let weight_decay = config.train.weight_decay;
+    AdamW::new(params, AdamWConfig { beta1, beta2, weight_decay, ..AdamWConfig::default() })
+}
