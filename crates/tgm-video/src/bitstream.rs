@@ -1,9 +1,11 @@
-//! What one H.264 packet tells without decoding it (ITU-T H.264, sections 7.3.1 and 7.3.3).
+//! What one packet of H.264 (ITU-T H.264, sections 7.3.1 and 7.3.3) or HEVC (ITU-T H.265, section 7.3.1.2) tells without
+//! decoding it.
 //!
 //! The container's key-frame flag is not enough for exact seeking: it is also set where a gradual refresh of predicted
-//! slices begins, from where decoding is not exact at first.
+//! slices begins, from where decoding is not exact at first. And what no other picture refers to need not be decoded
+//! unless it is wanted itself.
 
-/// How the slices of a picture are coded.
+/// How the slices of an H.264 picture are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Picture {
     /// Every slice is intra-coded.
@@ -12,7 +14,16 @@ pub(crate) struct Picture {
     pub reference: bool,
 }
 
-/// How an H.264 stream separates its NAL units.
+/// Where an HEVC picture stands among the temporal layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LayeredPicture {
+    /// Pictures of its own temporal layer may refer to it; those of higher layers always may.
+    pub reference: bool,
+    /// The temporal layer.
+    pub layer: u8,
+}
+
+/// How a stream separates its NAL units.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Framing {
     /// Start codes (MPEG-TS, raw streams).
@@ -22,31 +33,48 @@ pub(crate) enum Framing {
 }
 
 impl Framing {
-    /// From the codec's extradata: an `avcC` box begins with version 1.
-    pub(crate) fn from_extradata(extradata: &[u8]) -> Self {
+    /// From H.264's extradata: an `avcC` box begins with version 1.
+    pub(crate) fn of_h264(extradata: &[u8]) -> Self {
         match extradata {
             [1, _, _, _, sizes, ..] => Self::Length(usize::from(sizes & 3) + 1),
             _ => Self::AnnexB,
         }
     }
 
-    /// Reads the slice headers of one packet; `None` if there is no slice in it.
-    pub(crate) fn picture(self, packet: &[u8]) -> Option<Picture> {
-        let mut picture = None;
-        let mut see = |nal: &[u8]| {
-            if let Some(slice) = slice(nal) {
-                let so_far = picture.unwrap_or(Picture { intra: true, reference: false });
-                picture = Some(Picture {
-                    intra: so_far.intra && slice.intra,
-                    reference: so_far.reference || slice.reference,
-                });
+    /// From HEVC's extradata: FFmpeg takes for an `hvcC` box what does not begin as a start code does.
+    pub(crate) fn of_hevc(extradata: &[u8]) -> Self {
+        match extradata.get(21) {
+            Some(sizes) if extradata[..3] != [0, 0, 0] && extradata[..3] != [0, 0, 1] => {
+                Self::Length(usize::from(sizes & 3) + 1)
             }
-        };
-        match self {
-            Self::AnnexB => annex_b(packet).for_each(&mut see),
-            Self::Length(size) => length_prefixed(packet, size).for_each(&mut see),
+            _ => Self::AnnexB,
         }
-        picture
+    }
+
+    /// Reads the slice headers of one H.264 packet; `None` if there is no slice in it.
+    pub(crate) fn picture(self, packet: &[u8]) -> Option<Picture> {
+        let both = |a: Picture, b: Picture| Picture {
+            intra: a.intra && b.intra,
+            reference: a.reference || b.reference,
+        };
+        self.fold(packet, slice, both)
+    }
+
+    /// Reads the headers of one HEVC packet; `None` if there is no slice in it.
+    pub(crate) fn layered_picture(self, packet: &[u8]) -> Option<LayeredPicture> {
+        let both = |a: LayeredPicture, b: LayeredPicture| LayeredPicture {
+            reference: a.reference || b.reference,
+            layer: a.layer.min(b.layer),
+        };
+        self.fold(packet, layered_slice, both)
+    }
+
+    /// What all NAL units of a packet say together.
+    fn fold<T>(self, packet: &[u8], read: fn(&[u8]) -> Option<T>, both: impl Fn(T, T) -> T) -> Option<T> {
+        match self {
+            Self::AnnexB => annex_b(packet).filter_map(read).reduce(both),
+            Self::Length(size) => length_prefixed(packet, size).filter_map(read).reduce(both),
+        }
     }
 }
 
@@ -82,6 +110,14 @@ fn slice(nal: &[u8]) -> Option<Picture> {
     // Types 2 and 4 are I and SI; 5 to 9 say the same of the whole picture.
     let intra = matches!(bits.exp_golomb()? % 5, 2 | 4);
     Some(Picture { intra, reference: header >> 5 & 3 != 0 })
+}
+
+/// Types 0 to 9 are ordinary and leading pictures, the even ones of them not for reference; 16 to 21 are the intra-coded.
+fn layered_slice(nal: &[u8]) -> Option<LayeredPicture> {
+    let [first, second, ..] = nal else { return None };
+    let kind = first >> 1 & 63;
+    let layer = (second & 7).checked_sub(1)?;
+    matches!(kind, 0..=9 | 16..=21).then(|| LayeredPicture { reference: kind > 9 || kind % 2 == 1, layer })
 }
 
 /// The first bits of a slice header: too few for an emulation-prevention byte to occur in them.
@@ -149,9 +185,27 @@ mod tests {
     }
 
     #[test]
+    fn hevc_pictures_tell_their_layer_and_whether_it_needs_them() {
+        let read = |nals: &[&[u8]]| Framing::Length(4).layered_picture(&packet(nals, Framing::Length(4)));
+        let nal = |kind: u8, layer: u8| [kind << 1, layer + 1, 0x80];
+        let picture = |reference, layer| Some(LayeredPicture { reference, layer });
+        assert_eq!(read(&[&nal(33, 0), &nal(19, 0)]), picture(true, 0));
+        assert_eq!(read(&[&nal(1, 0)]), picture(true, 0));
+        assert_eq!(read(&[&nal(0, 1)]), picture(false, 1));
+        assert_eq!(read(&[&nal(0, 1), &nal(1, 1)]), picture(true, 1));
+        assert_eq!(read(&[&nal(8, 0)]), picture(false, 0));
+        assert_eq!(read(&[&nal(33, 0)]), None);
+        assert_eq!(read(&[&[0, 0], &[0]]), None);
+    }
+
+    #[test]
     fn the_length_size_comes_from_the_extradata() {
-        assert!(matches!(Framing::from_extradata(&[1, 100, 0, 31, 0xff]), Framing::Length(4)));
-        assert!(matches!(Framing::from_extradata(&[0, 0, 0, 1, 0x67]), Framing::AnnexB));
-        assert!(matches!(Framing::from_extradata(&[]), Framing::AnnexB));
+        assert!(matches!(Framing::of_h264(&[1, 100, 0, 31, 0xff]), Framing::Length(4)));
+        assert!(matches!(Framing::of_h264(&[0, 0, 0, 1, 0x67]), Framing::AnnexB));
+        assert!(matches!(Framing::of_h264(&[]), Framing::AnnexB));
+        let hvcc: Vec<u8> = [&[1; 21][..], &[0xfd]].concat();
+        assert!(matches!(Framing::of_hevc(&hvcc), Framing::Length(2)));
+        assert!(matches!(Framing::of_hevc(&[0; 30]), Framing::AnnexB));
+        assert!(matches!(Framing::of_hevc(&[1; 5]), Framing::AnnexB));
     }
 }

@@ -18,6 +18,16 @@ pub struct View {
     pub flipped: bool,
 }
 
+impl View {
+    /// Refuses views without pixels, and crops outside of a frame of this size.
+    pub(crate) fn check(&self, width: u32, height: u32) -> Result<(), VideoError> {
+        if self.size == 0 {
+            return Err(VideoError::invalid("the clip's size", 0, "it must be at least 1 pixel"));
+        }
+        self.crop.check(width, height)
+    }
+}
+
 /// RGB frames of one size, u8 `[T, H, W, 3]`, with the time of each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clip {
@@ -51,15 +61,13 @@ impl Clip {
     /// # Errors
     /// [`VideoError::SizeChanged`] when the frames differ in size, [`VideoError::Invalid`] when the crop leaves them.
     pub fn from_frames(frames: &[Frame], view: &View) -> Result<Self, VideoError> {
-        if view.size == 0 {
-            return Err(VideoError::invalid("the clip's size", 0, "it must be at least 1 pixel"));
-        }
+        frames.first().map_or(Ok(()), |first| view.check(first.width, first.height))?;
         let size = view.size as usize;
         let mut resizer = Resizer::default();
         let mut data = vec![0; frames.len() * size * size * 3];
-        for (frame, target) in frames.iter().zip(data.chunks_exact_mut(size * size * 3)) {
+        for (frame, target) in frames.iter().zip(data.chunks_exact_mut((size * size * 3).max(1))) {
             frame.same_size_as(&frames[0])?;
-            resizer.resize(frame, view, target)?;
+            resizer.resize(&frame.rgb, (frame.width, frame.height), view.crop, view, target)?;
         }
         Self::new(data, size, size, frames.iter().map(|frame| frame.seconds).collect())
     }
@@ -119,19 +127,25 @@ fn mirror(row: &mut [u8]) {
 
 /// Crops and resizes frames; keeps its filter tables and buffers from one frame to the next.
 #[derive(Default)]
-struct Resizer {
+pub(crate) struct Resizer {
     inner: fir::Resizer,
 }
 
 impl Resizer {
-    /// Writes the `view` of `frame` to `target`, `[size, size, 3]`.
-    fn resize(&mut self, frame: &Frame, view: &View, target: &mut [u8]) -> Result<(), VideoError> {
-        let CropBox { x, y, width, height } = view.crop;
-        view.crop.check(frame.width, frame.height)?;
+    /// Writes the part `crop` of a picture to `target`, `[size, size, 3]` of the view, mirrored if the view is.
+    pub(crate) fn resize(
+        &mut self,
+        rgb: &[u8],
+        (picture_width, picture_height): (u32, u32),
+        crop: CropBox,
+        view: &View,
+        target: &mut [u8],
+    ) -> Result<(), VideoError> {
+        let CropBox { x, y, width, height } = crop;
         let refuse = |error: &dyn std::fmt::Display| {
             VideoError::invalid("the view", format!("{view:?}"), format!("it cannot be resized: {error}"))
         };
-        let source = fir::images::ImageRef::new(frame.width, frame.height, &frame.rgb, fir::PixelType::U8x3)
+        let source = fir::images::ImageRef::new(picture_width, picture_height, rgb, fir::PixelType::U8x3)
             .map_err(|error| refuse(&error))?;
         let source =
             fir::images::CroppedImage::new(&source, x, y, width, height).map_err(|error| refuse(&error))?;

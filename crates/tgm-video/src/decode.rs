@@ -1,5 +1,7 @@
 //! Packets in, frames out, one after the other.
 
+use std::cmp::Ordering;
+
 use video_rs::ffmpeg::codec::decoder;
 use video_rs::ffmpeg::{Error, Packet, frame};
 
@@ -19,6 +21,41 @@ pub(crate) struct Decoding {
     fed: Option<i64>,
     /// Packets the decoder refused.
     errors: usize,
+}
+
+/// The packets that some frames need.
+#[derive(Clone, Copy)]
+pub(crate) struct Selection<'a> {
+    pub index: &'a FrameIndex,
+    /// The frames, in order.
+    pub wanted: &'a [usize],
+    /// Position in decoding order of the last of them.
+    pub last: u32,
+}
+
+/// Where a packet stands to a selection.
+enum Part {
+    Within,
+    /// No wanted frame needs it.
+    Beside,
+    /// The last one that is needed.
+    Last,
+    After,
+}
+
+impl Selection<'_> {
+    fn part(&self, packet: &Packet) -> Part {
+        // What is not in the index is not shown, but may be referred to.
+        let Some(frame) = packet.pts().and_then(|pts| self.index.find(pts)) else { return Part::Within };
+        match self.index.order(frame).cmp(&self.last) {
+            Ordering::Equal => Part::Last,
+            Ordering::Greater => Part::After,
+            Ordering::Less if self.index.is_spare(frame) && self.wanted.binary_search(&frame).is_err() => {
+                Part::Beside
+            }
+            Ordering::Less => Part::Within,
+        }
+    }
 }
 
 /// POSIX `EAGAIN`: the decoder needs another packet first.
@@ -44,7 +81,13 @@ impl Decoding {
     /// The next frame in the decoder's order; `None` at the end of the file.
     ///
     /// Packets that do not decode are counted and passed over, like a damaged end of the file.
-    pub(crate) fn next_frame(&mut self, source: &mut Source) -> Option<frame::Video> {
+    /// With a selection, only its packets are decoded, and the last of them ends it: what the decoder holds back then comes
+    /// out at once. After that only a seek leads on.
+    pub(crate) fn next_frame(
+        &mut self,
+        source: &mut Source,
+        selection: Option<&Selection<'_>>,
+    ) -> Option<frame::Video> {
         let mut frame = frame::Video::empty();
         let mut drain_errors = 0;
         loop {
@@ -61,18 +104,22 @@ impl Decoding {
                 }
                 continue;
             }
-            match self.pending.take().or_else(|| next_packet(source).ok().flatten()) {
-                Some(packet) => {
-                    self.fed = packet.pts().or(self.fed);
-                    if self.decoder.send_packet(&packet).is_err() {
-                        self.errors += 1;
-                    }
+            let packet = self.pending.take().or_else(|| next_packet(source).ok().flatten());
+            let part = match (&packet, selection) {
+                (None, _) => Part::After,
+                (Some(_), None) => Part::Within,
+                (Some(packet), Some(selection)) => selection.part(packet),
+            };
+            if let Some(packet) = packet.filter(|_| matches!(part, Part::Within | Part::Last)) {
+                self.fed = packet.pts().or(self.fed);
+                if self.decoder.send_packet(&packet).is_err() {
+                    self.errors += 1;
                 }
-                None => {
-                    self.draining = true;
-                    if self.decoder.send_eof().is_err() {
-                        return None;
-                    }
+            }
+            if matches!(part, Part::Last | Part::After) {
+                self.draining = true;
+                if self.decoder.send_eof().is_err() {
+                    return None;
                 }
             }
         }
@@ -102,6 +149,11 @@ impl Decoding {
             }
         }
         false
+    }
+
+    /// Whether nothing was sent yet to this decoder.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fed.is_none() && self.pending.is_none() && !self.draining
     }
 
     /// Time stamp of the last packet sent since the last seek.

@@ -66,6 +66,14 @@ pub enum VideoError {
         /// The limit in force.
         max_frames: usize,
     },
+    /// Opening the file, or reading frames from it, took longer than [`ReadOptions::max_seconds`](crate::ReadOptions).
+    #[error("{}: takes longer to read than {max_seconds} s; raise `max_seconds`, or transcode or drop the file", path.display())]
+    TooSlow {
+        /// The file.
+        path: PathBuf,
+        /// The limit in force.
+        max_seconds: f64,
+    },
     /// The container opens, but there is no frame in it.
     #[error("{}: the video stream has no frames", path.display())]
     NoFrames {

@@ -1,12 +1,15 @@
-//! The FFmpeg calls and fields that `ffmpeg-next` does not offer. All `unsafe` of this crate is here.
+//! The FFmpeg calls and fields that `ffmpeg-next` does not offer, and the choice of vector instructions. All `unsafe` of
+//! this crate is here.
 //!
 //! Enumerations that come out of a file are read as plain integers: a value this FFmpeg's headers do not list would be
 //! undefined behaviour as a Rust `enum`.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::ptr;
+use std::sync::Arc;
 
 use video_rs::ffmpeg::codec::{Context, decoder, threading};
 use video_rs::ffmpeg::format::Pixel;
@@ -16,26 +19,67 @@ use video_rs::ffmpeg::packet::Ref;
 use video_rs::ffmpeg::software::scaling;
 use video_rs::ffmpeg::{Dictionary, Error, Packet, ffi, frame};
 
-/// Opens a local file for demuxing and reads its stream headers.
+use crate::deadline::Deadline;
+use crate::yuv::Plane;
+
+/// An open demuxer, with the deadline that it watches.
+pub(crate) struct Demuxer {
+    // Dropped before the deadline.
+    input: Input,
+    _deadline: Arc<Deadline>,
+}
+
+impl Deref for Demuxer {
+    type Target = Input;
+    fn deref(&self) -> &Input {
+        &self.input
+    }
+}
+
+impl DerefMut for Demuxer {
+    fn deref_mut(&mut self) -> &mut Input {
+        &mut self.input
+    }
+}
+
+/// Opens a local file for demuxing; reading stops once the deadline has passed.
 ///
-/// Unlike `ffmpeg_next::format::input` this takes any path the system does, never reads it as a URL, never goes to the
-/// network, and holds frames decoded while probing to `max_pixels`.
-pub(crate) fn open_input(path: &Path, max_pixels: u64) -> Result<Input, Error> {
+/// Unlike `ffmpeg_next::format::input` this takes any path the system does, never reads it as a URL, and never goes to the
+/// network.
+pub(crate) fn open_input(path: &Path, deadline: &Arc<Deadline>) -> Result<Demuxer, Error> {
     let url = file_url(path)?;
+    // SAFETY: allocates a context or returns null.
+    let mut context = unsafe { ffi::avformat_alloc_context() };
+    if context.is_null() {
+        return Err(Error::Other { errno: video_rs::ffmpeg::error::ENOMEM });
+    }
     let mut options = dictionary("protocol_whitelist", "file");
-    let mut context = ptr::null_mut();
-    // SAFETY: `context` is null, so FFmpeg allocates it (and frees it on failure); `url` is a valid C string; `options` is
-    // a dictionary we own, which FFmpeg replaces by the unused entries.
-    let opened = unsafe { ffi::avformat_open_input(&mut context, url.as_ptr(), ptr::null(), &mut options) };
+    // SAFETY: the context is ours and not open yet; the `Demuxer` keeps the deadline alive as long as the context. FFmpeg
+    // frees the context when opening fails; `url` is a valid C string; `options` is a dictionary we own, which FFmpeg
+    // replaces by the unused entries.
+    let opened = unsafe {
+        (*context).interrupt_callback = ffi::AVIOInterruptCB {
+            callback: Some(is_late),
+            opaque: Arc::as_ptr(deadline).cast_mut().cast::<c_void>(),
+        };
+        ffi::avformat_open_input(&mut context, url.as_ptr(), ptr::null(), &mut options)
+    };
     free_dictionary(options);
     check(opened)?;
     // SAFETY: `avformat_open_input` succeeded, so `context` is a valid demuxer that `Input` frees when it drops.
-    let mut input = unsafe { Input::wrap(context) };
-    find_stream_info(&mut input, max_pixels)?;
-    Ok(input)
+    let input = unsafe { Input::wrap(context) };
+    Ok(Demuxer { input, _deadline: deadline.clone() })
 }
 
-fn find_stream_info(input: &mut Input, max_pixels: u64) -> Result<(), Error> {
+/// FFmpeg asks this while it waits or searches; anything but zero stops it.
+unsafe extern "C" fn is_late(deadline: *mut c_void) -> c_int {
+    // SAFETY: `open_input` passed a deadline that lives as long as the context that calls this.
+    unsafe { &*deadline.cast::<Deadline>() }.is_past().into()
+}
+
+/// Reads and decodes as much of a file as it takes to know what is in its streams; frames of more than `max_pixels` are
+/// not decoded.
+pub(crate) fn find_stream_info(input: &mut Input, max_pixels: u64) -> Result<(), Error> {
     let limit = max_pixels.to_string();
     let mut options: Vec<_> = (0..input.nb_streams()).map(|_| dictionary("max_pixels", &limit)).collect();
     // SAFETY: the array has one dictionary per stream, as the function asks; it replaces each by its unused entries.
@@ -193,6 +237,52 @@ pub(crate) fn frame_color(frame: &frame::Video) -> (c_int, c_int, String) {
         let range = ptr::addr_of!((*raw).color_range).cast::<c_int>().read();
         (space, range, pixel_format_name((*raw).format))
     }
+}
+
+/// The planes of an 8-bit 4:2:0 picture of even size; `None` when its lines are stored bottom up.
+pub(crate) fn planes_420(frame: &frame::Video) -> Option<[Plane<'_>; 3]> {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let plane = |i: usize, width: usize, height: usize| {
+        // SAFETY: the frame is live. A plane of `height` lines at a positive distance holds that many lines, each of them at
+        // least `width` bytes; the slice ends with the last line's last pixel and borrows the frame.
+        unsafe {
+            let raw = frame.as_ptr();
+            let (data, stride) = ((*raw).data[i], usize::try_from((*raw).linesize[i]).ok()?);
+            if data.is_null() || stride < width || height == 0 {
+                return None;
+            }
+            let data = std::slice::from_raw_parts(data, (height - 1) * stride + width);
+            Some(Plane { data, stride })
+        }
+    };
+    Some([plane(0, width, height)?, plane(1, width / 2, height / 2)?, plane(2, width / 2, height / 2)?])
+}
+
+/// swscale's factors of a colour matrix (an `SWS_CS_*` number).
+pub(crate) fn matrix_table(matrix: c_int) -> [c_int; 4] {
+    // SAFETY: the function returns a static table of four numbers for every argument.
+    unsafe { ffi::sws_getCoefficients(matrix).cast::<[c_int; 4]>().read() }
+}
+
+/// A loop to be compiled for the widest vectors there are. `run` must be `#[inline(always)]`.
+pub(crate) trait Vectorized {
+    fn run(self);
+}
+
+/// Runs a loop with the widest vectors that this processor has.
+pub(crate) fn widest(task: impl Vectorized) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2(task: impl Vectorized) {
+            task.run();
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            return unsafe { with_avx2(task) };
+        }
+    }
+    task.run();
 }
 
 /// Converts pictures from one pixel format to another at the same size.

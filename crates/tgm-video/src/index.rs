@@ -34,8 +34,10 @@ pub(crate) struct Entry {
     pub order: u32,
     /// Decoding may begin here, for this frame and those after it.
     pub entry_point: bool,
-    /// Other frames may be predicted from it.
+    /// Other frames may be predicted from it, for all that is known.
     pub reference: bool,
+    /// It is certain that no other frame needs it to be decoded.
+    pub spare: bool,
 }
 
 /// Where decoding may begin.
@@ -114,6 +116,11 @@ impl FrameIndex {
         self.entries.binary_search_by_key(&pts, |entry| entry.pts).ok()
     }
 
+    /// Whether it is certain that no other frame needs this one to be decoded.
+    pub(crate) fn is_spare(&self, frame: usize) -> bool {
+        self.entries[frame].spare
+    }
+
     /// Position of a frame in decoding order.
     pub(crate) fn order(&self, frame: usize) -> u32 {
         self.entries[frame].order
@@ -173,7 +180,14 @@ mod tests {
             .enumerate()
             .map(|(order, &(pts, reference))| {
                 let entry_point = order == 0;
-                Entry { pts, dts: order as i64, order: order as u32, entry_point, reference }
+                Entry {
+                    pts,
+                    dts: order as i64,
+                    order: order as u32,
+                    entry_point,
+                    reference,
+                    spare: !reference,
+                }
             })
             .collect();
         entries.sort_by_key(|entry| entry.pts);

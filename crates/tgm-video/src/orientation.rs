@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::CropBox;
+
 /// The quarter turns to apply to stored pictures so that they display upright.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,27 +81,42 @@ impl Orientation {
         (x - right.min(0.0), y - bottom.min(0.0))
     }
 
-    /// Copies packed RGB lines of `stride` bytes to upright pixels `[H, W, 3]`.
-    pub(crate) fn upright(self, lines: &[u8], stride: usize, width: usize, height: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(width * height * 3);
-        if self == Self::UPRIGHT {
-            lines.chunks(stride).take(height).for_each(|line| out.extend_from_slice(&line[..width * 3]));
-            return out;
-        }
-        let (shown_width, shown_height) = self.size(width as u32, height as u32);
+    /// The part of a stored picture of this size that is displayed as `part`.
+    pub(crate) fn stored(self, part: CropBox, width: u32, height: u32) -> CropBox {
+        let (shown_width, shown_height) = self.size(width, height);
         // The matrix is orthogonal, so its transpose leads back; a negative factor counts from the far edge.
+        let axis = |along_x: i8, along_y: i8| {
+            let (start, length, size) = if along_x != 0 {
+                (part.x, part.width, shown_width)
+            } else {
+                (part.y, part.height, shown_height)
+            };
+            if along_x + along_y < 0 { (size - start - length, length) } else { (start, length) }
+        };
+        let ((x, width), (y, height)) = (axis(self.a, self.b), axis(self.c, self.d));
+        CropBox { x, y, width, height }
+    }
+
+    /// Copies packed RGB lines of `stride` bytes, `width` × `height` pixels as stored, to upright pixels `out`, `[H, W, 3]`.
+    pub(crate) fn upright(self, lines: &[u8], stride: usize, width: usize, height: usize, out: &mut [u8]) {
+        if self == Self::UPRIGHT {
+            for (line, out) in lines.chunks(stride).zip(out.chunks_exact_mut(width * 3)) {
+                out.copy_from_slice(&line[..width * 3]);
+            }
+            return;
+        }
+        let (shown_width, _) = self.size(width as u32, height as u32);
         let from_edge =
             |forward: i8, backward: i8, size: usize| if forward + backward < 0 { size - 1 } else { 0 };
         let (x0, y0) = (from_edge(self.a, self.b, width), from_edge(self.c, self.d, height));
         let [a, b, c, d] = [self.a, self.b, self.c, self.d].map(isize::from);
-        for y in 0..shown_height as isize {
-            for x in 0..shown_width as isize {
+        for (y, line) in (0isize..).zip(out.chunks_exact_mut(shown_width as usize * 3)) {
+            for (x, pixel) in (0isize..).zip(line.chunks_exact_mut(3)) {
                 let stored_x = x0.wrapping_add_signed(a * x + b * y);
                 let stored_y = y0.wrapping_add_signed(c * x + d * y);
-                out.extend_from_slice(&lines[stored_y * stride + stored_x * 3..][..3]);
+                pixel.copy_from_slice(&lines[stored_y * stride + stored_x * 3..][..3]);
             }
         }
-        out
     }
 }
 
@@ -117,7 +134,9 @@ mod tests {
         for i in 0..6 {
             lines[i / 3 * stride + i % 3 * 3..][..3].fill(i as u8);
         }
-        let pixels = orientation.upright(&lines, stride, 3, 2).chunks(3).map(|p| p[0]).collect();
+        let mut rgb = vec![0; 18];
+        orientation.upright(&lines, stride, 3, 2, &mut rgb);
+        let pixels = rgb.chunks(3).map(|p| p[0]).collect();
         (pixels, orientation.rotation(), orientation.mirrored())
     }
 
@@ -143,6 +162,23 @@ mod tests {
                 let (x, y) = orientation.point(f32::from(i % 3) + 0.5, f32::from(i / 3) + 0.5, 3.0, 2.0);
                 assert_eq!(pixels[y as usize * width as usize + x as usize], i, "{matrix:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_part_is_found_where_it_is_stored() {
+        for matrix in
+            [[1, 0, 0, 1], [0, 1, -1, 0], [-1, 0, 0, -1], [0, -1, 1, 0], [-1, 0, 0, 1], [0, 1, 1, 0]]
+        {
+            let orientation = Orientation::from_matrix(matrix.map(|v| v * ONE)).unwrap();
+            let (pixels, ..) = shown(matrix.map(|v| v * ONE));
+            let (width, height) = orientation.size(3, 2);
+            for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+                let part = orientation.stored(CropBox { x, y, width: 1, height: 1 }, 3, 2);
+                assert_eq!((part.width, part.height), (1, 1));
+                assert_eq!(u32::from(pixels[(y * width + x) as usize]), part.y * 3 + part.x, "{matrix:?}");
+            }
+            assert_eq!(orientation.stored(CropBox::whole(width, height), 3, 2), CropBox::whole(3, 2));
         }
     }
 

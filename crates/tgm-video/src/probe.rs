@@ -1,15 +1,15 @@
 //! What a file's headers say.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use video_rs::ffmpeg::codec::Id;
 use video_rs::ffmpeg::ffi::AV_TIME_BASE;
-use video_rs::ffmpeg::format::context::Input;
 use video_rs::ffmpeg::{Rational, Stream, media};
 
-use crate::ffi::{self, StreamFacts};
+use crate::deadline::Deadline;
+use crate::ffi::{self, Demuxer, StreamFacts};
 use crate::orientation::Orientation;
 use crate::{ReadOptions, Rotation, VideoError, container};
 
@@ -52,7 +52,9 @@ pub struct Probe {
 /// # Errors
 /// [`VideoError::Io`], [`VideoError::Open`], [`VideoError::NoVideoStream`] or [`VideoError::Rotation`].
 pub fn probe(path: &Path) -> Result<Probe, VideoError> {
-    Ok(Source::open(path, &ReadOptions::default())?.probe)
+    let options = ReadOptions::default();
+    let deadline = Arc::new(Deadline::after(options.max_seconds));
+    Ok(Source::open(path, &options, deadline, Depth::Streams)?.probe)
 }
 
 /// Sets FFmpeg up, once per process; its messages go to `tracing`.
@@ -64,7 +66,9 @@ pub(crate) fn init() -> Result<(), VideoError> {
 /// An open file and its one video stream.
 pub(crate) struct Source {
     pub path: PathBuf,
-    pub input: Input,
+    pub input: Demuxer,
+    /// When the call in progress has taken too long.
+    pub deadline: Arc<Deadline>,
     pub stream: usize,
     pub time_base: Rational,
     pub codec: Id,
@@ -75,14 +79,49 @@ pub(crate) struct Source {
     pub probe: Probe,
 }
 
+/// How much of a file is read when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Its headers, and what else it takes to know its streams.
+    Streams,
+    /// The container's header only, where that describes the streams: for files that are known already.
+    Header,
+}
+
+/// Containers whose header describes the streams well enough to decode them.
+const DESCRIBED_CONTAINERS: [&str; 2] = ["mov", "matroska"];
+
+/// Opens the demuxer and learns about its streams.
+fn demux(
+    path: &Path,
+    options: &ReadOptions,
+    deadline: &Arc<Deadline>,
+    depth: Depth,
+) -> Result<Demuxer, VideoError> {
+    let failed = |source| match deadline.is_past() {
+        true => VideoError::TooSlow { path: path.to_owned(), max_seconds: options.max_seconds },
+        false => VideoError::Open { path: path.to_owned(), source },
+    };
+    let mut input = ffi::open_input(path, deadline).map_err(failed)?;
+    let described = input.format().name().split(',').any(|name| DESCRIBED_CONTAINERS.contains(&name));
+    if depth == Depth::Streams || !described {
+        ffi::find_stream_info(&mut input, options.max_pixels).map_err(failed)?;
+    }
+    Ok(input)
+}
+
 impl Source {
-    pub(crate) fn open(path: &Path, options: &ReadOptions) -> Result<Self, VideoError> {
+    pub(crate) fn open(
+        path: &Path,
+        options: &ReadOptions,
+        deadline: Arc<Deadline>,
+        depth: Depth,
+    ) -> Result<Self, VideoError> {
         init()?;
         // FFmpeg reports every failure to open as the same few codes; the system says which it is.
         let file = std::fs::File::open(path).map_err(|source| VideoError::io(path, source))?;
         let cut = container::is_cut(file).map_err(|source| VideoError::io(path, source))?;
-        let mut input = ffi::open_input(path, options.max_pixels)
-            .map_err(|source| VideoError::Open { path: path.to_owned(), source })?;
+        let mut input = demux(path, options, &deadline, depth)?;
         let none = || VideoError::NoVideoStream { path: path.to_owned() };
         // FFmpeg counts a cover picture as a video stream, and may even prefer it.
         let mut videos = input.streams().best(media::Type::Video).into_iter().chain(input.streams());
@@ -125,6 +164,7 @@ impl Source {
         Ok(Self {
             path: path.to_owned(),
             input,
+            deadline,
             stream: index,
             time_base,
             codec,
@@ -137,7 +177,15 @@ impl Source {
 
     /// Opens the file again, to read it from its first packet.
     pub(crate) fn reopen(&mut self, options: &ReadOptions) -> Result<(), VideoError> {
-        *self = Self::open(&self.path, options)?;
+        *self = Self::open(&self.path, options, self.deadline.clone(), Depth::Streams)?;
+        Ok(())
+    }
+
+    /// Fails once the call in progress has taken too long.
+    pub(crate) fn check_deadline(&self, options: &ReadOptions) -> Result<(), VideoError> {
+        if self.deadline.is_past() {
+            return Err(VideoError::TooSlow { path: self.path.clone(), max_seconds: options.max_seconds });
+        }
         Ok(())
     }
 }

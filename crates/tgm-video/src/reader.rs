@@ -1,22 +1,23 @@
 //! Exact random access to the frames of a file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use video_rs::ffmpeg::codec::Id;
-use video_rs::ffmpeg::frame::Video;
 use video_rs::ffmpeg::picture;
 
+use crate::clip::Resizer;
 use crate::color::RgbConverter;
-use crate::decode::Decoding;
-use crate::index::{EntryPoint, FrameIndex, Stamps};
-use crate::probe::{Probe, Source};
+use crate::deadline::Deadline;
+use crate::fetch::{Fetcher, Shot};
+use crate::probe::{Depth, Probe, Source};
 use crate::scan::scan;
 use crate::vectors::motion_vectors;
-use crate::{Frame, MotionVector, VideoError};
+use crate::{Clip, CropBox, Frame, FrameIndex, MotionVector, VideoError, View};
 
 /// What to read from a file, and the limits that keep a bad one from taking the machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReadOptions {
     /// Whether frames carry the codec's motion vectors. Costs a little time.
@@ -25,6 +26,8 @@ pub struct ReadOptions {
     pub max_pixels: u64,
     /// Most frames in a file (default 1,000,000).
     pub max_frames: usize,
+    /// Longest time in seconds that opening a file, and each reading from it, may take (default 60).
+    pub max_seconds: f64,
     /// Read what is there of a file that ends too early, instead of refusing it.
     pub allow_truncated: bool,
     /// Return frames whose damage the decoder concealed, marked, instead of refusing them.
@@ -37,6 +40,7 @@ impl Default for ReadOptions {
             motion_vectors: false,
             max_pixels: 8192 * 4320,
             max_frames: 1_000_000,
+            max_seconds: 60.0,
             allow_truncated: false,
             allow_damaged: false,
         }
@@ -57,37 +61,21 @@ impl ReadOptions {
 /// A frame is found by its presentation time stamp, never by counting, so variable frame rates, edit lists and seeking
 /// cannot shift it. One reader decodes on one thread; use several readers for several files.
 pub struct VideoReader {
-    source: Source,
-    options: ReadOptions,
-    index: FrameIndex,
-    decoding: Decoding,
+    fetcher: Fetcher,
     converter: RgbConverter,
-    place: Place,
-    /// Packets that failed in decoders that have been replaced.
-    past_errors: usize,
+    resizer: Resizer,
+    /// The part of a frame that is being resized.
+    part: Vec<u8>,
 }
 
-/// Where decoding stands.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    /// The demuxer is somewhere else: seek or start again.
-    Unknown,
-    /// Frames from `entered` on decode; `last` was the last one to come out.
-    Running { entered: usize, last: Option<usize> },
+/// Views of the same frames, made while they were decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewedFrames {
+    /// One clip per view.
+    pub clips: Vec<Clip>,
+    /// The frames in the order asked, *without pixels*: numbers, times, sizes and motion vectors.
+    pub frames: Vec<Frame>,
 }
-
-/// Ways to reach a frame, cheapest first.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Approach {
-    Continue,
-    Seek,
-    Restart,
-}
-
-/// Packets that are decoded and thrown away sooner than seeking over them.
-const SEEK_PAYS: u32 = 8;
-/// Frames the H.264 decoder can hold back at most.
-const MAX_REORDER: usize = 16;
 
 impl VideoReader {
     /// Opens a file and indexes its frames.
@@ -96,9 +84,10 @@ impl VideoReader {
     /// Whatever [`probe`](crate::probe) reports; [`VideoError::Decoder`], [`VideoError::TooLarge`],
     /// [`VideoError::TooManyFrames`], [`VideoError::NoFrames`], [`VideoError::Truncated`].
     pub fn open(path: &Path, options: &ReadOptions) -> Result<Self, VideoError> {
-        let mut source = Source::open(path, options)?;
+        let deadline = Arc::new(Deadline::after(options.max_seconds));
+        let mut source = Source::open(path, options, deadline, Depth::Streams)?;
         let index = scan(&mut source, options)?;
-        Self::with_source(source, index, options)
+        Self::with_source(source, index, options, false)
     }
 
     /// Opens a file whose index is known already, which saves the scan.
@@ -115,35 +104,38 @@ impl VideoReader {
         if index.is_empty() {
             return Err(VideoError::NoFrames { path: path.to_owned() });
         }
-        Self::with_source(Source::open(path, options)?, index, options)
+        let deadline = Arc::new(Deadline::after(options.max_seconds));
+        let source = Source::open(path, options, deadline, Depth::Header)?;
+        Self::with_source(source, index, options, true)
     }
 
-    fn with_source(source: Source, index: FrameIndex, options: &ReadOptions) -> Result<Self, VideoError> {
-        let decoding = Decoding::open(&source, options, reorder(&source, &index))?;
+    fn with_source(
+        source: Source,
+        index: FrameIndex,
+        options: &ReadOptions,
+        at_start: bool,
+    ) -> Result<Self, VideoError> {
         Ok(Self {
-            source,
-            options: options.clone(),
-            index,
-            decoding,
+            fetcher: Fetcher::new(source, index, options, at_start)?,
             converter: RgbConverter::default(),
-            place: Place::Unknown,
-            past_errors: 0,
+            resizer: Resizer::default(),
+            part: Vec::new(),
         })
     }
 
     /// What the file's headers say.
     pub fn probe(&self) -> &Probe {
-        &self.source.probe
+        &self.fetcher.source.probe
     }
 
     /// When each frame is shown.
     pub fn index(&self) -> &FrameIndex {
-        &self.index
+        &self.fetcher.index
     }
 
     /// Packets that did not decode so far, over all reads.
     pub fn decode_errors(&self) -> usize {
-        self.past_errors + self.decoding.errors()
+        self.fetcher.errors()
     }
 
     /// The frames with these numbers in presentation order, in the order asked; numbers may repeat.
@@ -166,141 +158,112 @@ impl VideoReader {
         frames: &[usize],
         mut map: impl FnMut(Frame) -> Result<T, VideoError>,
     ) -> Result<Vec<T>, VideoError> {
-        let mut wanted = frames.to_vec();
-        wanted.sort_unstable();
-        wanted.dedup();
-        if let Some(&frame) = wanted.last().filter(|frame| **frame >= self.index.len()) {
-            return Err(VideoError::FrameOutOfRange {
-                path: self.path().to_owned(),
-                frame,
-                frames: self.index.len(),
-            });
-        }
+        let wanted = in_order(frames);
         let mut made = Vec::with_capacity(wanted.len());
-        for &number in &wanted {
-            made.push((number, map(self.frame(number)?)?));
-        }
-        let position = |number: &usize| wanted.partition_point(|w| w < number);
-        Ok(frames.iter().map(|number| made[position(number)].1.clone()).collect())
+        let converter = &mut self.converter;
+        self.fetcher.each(&wanted, |shot| {
+            let mut frame = shot.without_pixels()?;
+            frame.rgb = vec![0; frame.width as usize * frame.height as usize * 3];
+            shot.convert(converter, CropBox::whole(frame.width, frame.height), &mut frame.rgb)?;
+            made.push(map(frame)?);
+            Ok(())
+        })?;
+        Ok(frames.iter().map(|frame| made[position(&wanted, *frame)].clone()).collect())
     }
 
-    fn path(&self) -> &Path {
-        &self.source.path
+    /// Clips of these frames, one for each view: only what a view shows is converted, and no whole frame is ever made.
+    ///
+    /// The result is the same bytes as [`read`](Self::read) and [`Clip::from_frames`] give. Several views, as for repeated
+    /// augmentation or test crops, share one decoding. Numbers may repeat.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`VideoError::SizeChanged`] when frames differ in size, [`VideoError::Invalid`] when a view
+    /// leaves them.
+    pub fn read_views(&mut self, frames: &[usize], views: &[View]) -> Result<ViewedFrames, VideoError> {
+        let wanted = in_order(frames);
+        let frame_bytes = |view: &View| view.size as usize * view.size as usize * 3;
+        let mut made: Vec<Vec<u8>> =
+            views.iter().map(|view| vec![0; wanted.len() * frame_bytes(view)]).collect();
+        let mut facts: Vec<Frame> = Vec::with_capacity(wanted.len());
+        let Self { fetcher, converter, resizer, part } = self;
+        fetcher.each(&wanted, |shot| {
+            let frame = shot.without_pixels()?;
+            if let Some(first) = facts.first() {
+                frame.same_size_as(first)?;
+            }
+            for (view, made) in views.iter().zip(&mut made) {
+                view.check(frame.width, frame.height)?;
+                let CropBox { width, height, .. } = view.crop;
+                part.resize(width as usize * height as usize * 3, 0);
+                shot.convert(converter, view.crop, part)?;
+                let target = &mut made[facts.len() * frame_bytes(view)..][..frame_bytes(view)];
+                resizer.resize(part, (width, height), CropBox::whole(width, height), view, target)?;
+            }
+            facts.push(frame);
+            Ok(())
+        })?;
+        let places: Vec<usize> = frames.iter().map(|frame| position(&wanted, *frame)).collect();
+        let repeats = frames != wanted;
+        let clips = views.iter().zip(made).map(|(view, made)| {
+            let bytes = frame_bytes(view);
+            let data = match repeats {
+                true => places.iter().flat_map(|at| &made[at * bytes..][..bytes]).copied().collect(),
+                false => made,
+            };
+            let times = places.iter().map(|at| facts[*at].seconds).collect();
+            Clip::new(data, view.size as usize, view.size as usize, times)
+        });
+        let clips = clips.collect::<Result<_, _>>()?;
+        Ok(ViewedFrames { clips, frames: places.iter().map(|at| facts[*at].clone()).collect() })
+    }
+}
+
+/// The distinct numbers, in order.
+fn in_order(frames: &[usize]) -> Vec<usize> {
+    let mut wanted = frames.to_vec();
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
+}
+
+fn position(wanted: &[usize], frame: usize) -> usize {
+    wanted.partition_point(|wanted| *wanted < frame)
+}
+
+impl Shot<'_> {
+    /// Everything about the frame but its pixels.
+    fn without_pixels(&self) -> Result<Frame, VideoError> {
+        let (width, height) = self.source.orientation.size(self.video.width(), self.video.height());
+        self.options.check_size(&self.source.path, width, height)?;
+        let motion =
+            (self.options.motion_vectors && self.source.probe.has_codec_motion).then(|| self.motion());
+        let pts = self.index.pts(self.number).unwrap_or_default();
+        let seconds = self.index.seconds(self.number).unwrap_or(f64::NAN);
+        Ok(Frame {
+            rgb: Vec::new(),
+            width,
+            height,
+            number: self.number,
+            pts,
+            seconds,
+            damaged: self.damaged,
+            motion,
+        })
     }
 
-    fn seconds(&self, frame: usize) -> f64 {
-        self.index.seconds(frame).unwrap_or(f64::NAN)
+    fn convert(&self, converter: &mut RgbConverter, part: CropBox, rgb: &mut [u8]) -> Result<(), VideoError> {
+        converter
+            .convert(self.video, self.source.orientation, part, rgb)
+            .map_err(|format| VideoError::PixelFormat { path: self.source.path.clone(), format })
     }
 
-    fn frame(&mut self, number: usize) -> Result<Frame, VideoError> {
-        let decoded = self.decode(number)?;
-        let (width, height) = self.source.orientation.size(decoded.width(), decoded.height());
-        self.options.check_size(self.path(), width, height)?;
-        let rgb = self
-            .converter
-            .convert(&decoded, self.source.orientation)
-            .map_err(|format| VideoError::PixelFormat { path: self.path().to_owned(), format })?;
-        let motion = (self.options.motion_vectors && self.source.probe.has_codec_motion)
-            .then(|| self.motion(&decoded, number));
-        let pts = self.index.pts(number).unwrap_or_default();
-        let seconds = self.seconds(number);
-        Ok(Frame { rgb, width, height, number, pts, seconds, damaged: is_damaged(&decoded), motion })
-    }
-
-    fn motion(&self, decoded: &Video, number: usize) -> Vec<MotionVector> {
+    fn motion(&self) -> Vec<MotionVector> {
         // FFmpeg's H.263 family leaves the vectors of B-frames unset: what is exported is of some earlier frame.
-        if decoded.kind() == picture::Type::B
+        if self.video.kind() == picture::Type::B
             && !matches!(self.source.codec, Id::H264 | Id::MPEG1VIDEO | Id::MPEG2VIDEO)
         {
             return Vec::new();
         }
-        motion_vectors(decoded, self.index.reference_distance(number), self.source.orientation)
+        motion_vectors(self.video, self.index.reference_distance(self.number), self.source.orientation)
     }
-
-    /// Decodes one frame, by the cheapest approach that delivers it undamaged.
-    fn decode(&mut self, number: usize) -> Result<Video, VideoError> {
-        let entry = match self.index.stamps() {
-            Stamps::Packets => self.index.entry_point(number),
-            Stamps::Decoded => None,
-        };
-        for approach in [Approach::Continue, Approach::Seek, Approach::Restart] {
-            let ready = match approach {
-                Approach::Continue => self.can_continue(number, entry),
-                Approach::Seek => entry.is_some_and(|entry| self.seek(entry)),
-                Approach::Restart => self.restart().map(|()| true)?,
-            };
-            let Some(frame) = ready.then(|| self.run_to(number)).flatten() else { continue };
-            if !is_damaged(&frame) || approach == Approach::Restart && self.options.allow_damaged {
-                return Ok(frame);
-            }
-            if approach == Approach::Restart {
-                let (path, seconds) = (self.path().to_owned(), self.seconds(number));
-                return Err(VideoError::Damaged { path, frame: number, seconds });
-            }
-        }
-        Err(VideoError::Undecodable {
-            path: self.path().to_owned(),
-            frame: number,
-            seconds: self.seconds(number),
-            errors: self.decode_errors(),
-        })
-    }
-
-    /// Whether the frame is still to come, and no entry point on the way would save much decoding.
-    fn can_continue(&self, number: usize, entry: Option<EntryPoint>) -> bool {
-        let Place::Running { entered, last } = self.place else { return false };
-        let comes = number >= entered && last.is_none_or(|last| number > last);
-        let fed = self
-            .decoding
-            .fed()
-            .and_then(|pts| self.index.find(pts))
-            .map_or(0, |frame| self.index.order(frame));
-        comes && entry.is_none_or(|entry| entry.order <= fed + SEEK_PAYS)
-    }
-
-    fn seek(&mut self, entry: EntryPoint) -> bool {
-        let moved = self.decoding.seek(&mut self.source, &self.index, entry);
-        self.place = if moved { Place::Running { entered: entry.frame, last: None } } else { Place::Unknown };
-        moved
-    }
-
-    fn restart(&mut self) -> Result<(), VideoError> {
-        self.place = Place::Unknown;
-        self.source.reopen(&self.options)?;
-        self.past_errors += self.decoding.errors();
-        self.decoding = Decoding::open(&self.source, &self.options, reorder(&self.source, &self.index))?;
-        self.place = Place::Running { entered: 0, last: None };
-        Ok(())
-    }
-
-    /// Decodes on until this frame comes out; `None` if a later one or the end comes first.
-    fn run_to(&mut self, number: usize) -> Option<Video> {
-        while let Some(frame) = self.decoding.next_frame(&mut self.source) {
-            let Place::Running { entered, last } = self.place else { return None };
-            let current = match self.index.stamps() {
-                Stamps::Packets => frame.pts().and_then(|pts| self.index.find(pts)),
-                Stamps::Decoded => Some(last.map_or(0, |last| last + 1)),
-            };
-            let Some(current) = current else { continue };
-            self.place = Place::Running { entered, last: Some(current) };
-            match current.cmp(&number) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Some(frame),
-                std::cmp::Ordering::Greater => return None,
-            }
-        }
-        self.place = Place::Unknown;
-        None
-    }
-}
-
-fn reorder(source: &Source, index: &FrameIndex) -> usize {
-    match (source.codec, index.stamps()) {
-        (Id::H264, Stamps::Packets) => index.reorder_depth().min(MAX_REORDER),
-        _ => 0,
-    }
-}
-
-fn is_damaged(frame: &Video) -> bool {
-    frame.is_corrupt() || frame.has_decode_errors()
 }

@@ -3,7 +3,7 @@
 use video_rs::ffmpeg::codec::Id;
 use video_rs::ffmpeg::{Error, Packet, picture};
 
-use crate::bitstream::Framing;
+use crate::bitstream::{Framing, LayeredPicture, Picture};
 use crate::decode::Decoding;
 use crate::ffi;
 use crate::index::{Entry, FrameIndex, Stamps};
@@ -27,11 +27,21 @@ struct ScannedPacket {
     pts: Option<i64>,
     dts: Option<i64>,
     key: bool,
-    reference: Option<bool>,
+    told: Told,
+}
+
+/// What the packet's own bytes tell.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    picture: Option<Picture>,
+    layered: Option<LayeredPicture>,
 }
 
 fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<ScannedPacket>, VideoError> {
-    let framing = (source.codec == Id::H264).then(|| Framing::from_extradata(&source.facts.extradata));
+    let framing = match source.codec {
+        Id::HEVC => Framing::of_hevc(&source.facts.extradata),
+        _ => Framing::of_h264(&source.facts.extradata),
+    };
     let (mut shown, mut whole) = (Vec::new(), 0);
     let mut cut = false;
     loop {
@@ -39,6 +49,7 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<Scanne
             Ok(Some(packet)) => packet,
             Ok(None) => break,
             Err(_) => {
+                source.check_deadline(options)?;
                 cut = true;
                 break;
             }
@@ -55,12 +66,19 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<Scanne
                 max_frames: options.max_frames,
             });
         }
-        let picture = framing.and_then(|framing| framing.picture(packet.data()?));
+        let told = match source.codec {
+            Id::H264 => Told { picture: framing.picture(packet.data().unwrap_or(&[])), layered: None },
+            Id::HEVC => {
+                Told { layered: framing.layered_picture(packet.data().unwrap_or(&[])), picture: None }
+            }
+            _ => Told::default(),
+        };
+        let intra = source.codec != Id::H264 || told.picture.is_some_and(|picture| picture.intra);
         shown.push(ScannedPacket {
             pts: packet.pts(),
             dts: packet.dts(),
-            key: packet.is_key() && (framing.is_none() || picture.is_some_and(|p| p.intra)),
-            reference: picture.map(|p| p.reference),
+            key: packet.is_key() && intra,
+            told,
         });
     }
     let stream = source.input.stream(source.stream).map(|stream| ffi::stream_facts(&stream).index_entries);
@@ -79,6 +97,8 @@ pub(crate) fn next_packet(source: &mut Source) -> Result<Option<Packet>, Error> 
     loop {
         let mut packet = Packet::empty();
         match packet.read(&mut source.input) {
+            // Not every demuxer looks at the clock itself.
+            Ok(()) if source.deadline.is_past() => return Err(Error::Exit),
             Ok(()) if packet.stream() == source.stream => return Ok(Some(packet)),
             Ok(()) => {}
             Err(Error::Eof) => return Ok(None),
@@ -94,16 +114,27 @@ fn packet_entries(packets: Vec<ScannedPacket>, source: &Source) -> Option<Vec<En
         return None;
     }
     let mut latest = i64::MIN;
+    let top_layer =
+        packets.iter().filter_map(|packet| packet.told.layered).map(|picture| picture.layer).max();
     let mut entries = Vec::with_capacity(packets.len());
     for (order, packet) in packets.into_iter().enumerate() {
         let pts = packet.pts?;
+        let Told { picture, layered } = packet.told;
+        let spare = match source.codec {
+            Id::H264 => picture.is_some_and(|picture| !picture.reference),
+            Id::HEVC => layered.is_some_and(|picture| !picture.reference && Some(picture.layer) == top_layer),
+            // Only B-frames are shown before what was decoded before them, and here they are never referred to.
+            Id::MPEG1VIDEO | Id::MPEG2VIDEO | Id::MPEG4 => pts < latest,
+            _ => false,
+        };
         entries.push(Entry {
             pts,
             dts: packet.dts.unwrap_or(pts),
             order: order as u32,
             entry_point: packet.key && has_entry_points(source.codec),
             // Of the codecs that export motion only H.264, told above, predicts from frames shown out of order.
-            reference: packet.reference.unwrap_or(pts > latest),
+            reference: picture.map_or(pts > latest, |picture| picture.reference),
+            spare,
         });
         latest = latest.max(pts);
     }
@@ -127,7 +158,7 @@ fn scan_frames(source: &mut Source, options: &ReadOptions) -> Result<Vec<Entry>,
     let mut decoding = Decoding::open(source, options, 0)?;
     let mut stamps = Vec::new();
     let mut references = Vec::new();
-    while let Some(frame) = decoding.next_frame(source) {
+    while let Some(frame) = decoding.next_frame(source, None) {
         if stamps.len() == options.max_frames {
             return Err(VideoError::TooManyFrames {
                 path: source.path.clone(),
@@ -137,6 +168,7 @@ fn scan_frames(source: &mut Source, options: &ReadOptions) -> Result<Vec<Entry>,
         stamps.push(frame.timestamp());
         references.push(frame.kind() != picture::Type::B);
     }
+    source.check_deadline(options)?;
     if stamps.is_empty() {
         return Err(VideoError::NoFrames { path: source.path.clone() });
     }
@@ -152,6 +184,7 @@ fn scan_frames(source: &mut Source, options: &ReadOptions) -> Result<Vec<Entry>,
         order,
         entry_point: number == 0,
         reference,
+        spare: false,
     });
     Ok(entries.collect())
 }

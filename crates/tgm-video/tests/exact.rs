@@ -8,7 +8,9 @@ use common::{assert_times_are_ffprobes, moving_square, read_all, run, square, te
 use proptest::prelude::*;
 use rand::RngExt;
 use tgm_random::Streams;
-use tgm_video::{EncodeOptions, Frame, PixelFormat, ReadOptions, Rotation, VideoReader, VideoWriter};
+use tgm_video::{
+    Clip, CropBox, EncodeOptions, Frame, PixelFormat, ReadOptions, Rotation, VideoReader, VideoWriter, View,
+};
 
 const SIZE: (u32, u32) = (128, 96);
 
@@ -31,7 +33,39 @@ fn assert_random_access_is_exact(path: &Path) -> Vec<Frame> {
         }
     }
     assert_eq!(reader.decode_errors(), 0);
+    assert_sparse_frames_and_views_are_exact(path, &sequential);
     sequential
+}
+
+/// Frames with gaps between them, as clips have them, at every stride, from a reader with a scan of its own and from one with a
+/// stored index; and views of them, made without whole frames.
+fn assert_sparse_frames_and_views_are_exact(path: &Path, sequential: &[Frame]) {
+    let options = ReadOptions::default();
+    let mut reader = VideoReader::open(path, &options).unwrap();
+    let mut indexed = VideoReader::open_with_index(path, reader.index().clone(), &options).unwrap();
+    let (width, height) = (sequential[0].width, sequential[0].height);
+    let crop = CropBox { x: 3, y: 1, width: width - 10, height: height - 7 };
+    let views = [
+        View { crop, size: 40, flipped: true },
+        View { crop: CropBox::whole(width, height), size: 32, flipped: false },
+    ];
+    for stride in [2, 3, 4, 7, 19, 29] {
+        for start in 0..stride.min(4) {
+            let asked: Vec<usize> = (start..sequential.len()).step_by(stride).collect();
+            let expected: Vec<Frame> = asked.iter().map(|number| sequential[*number].clone()).collect();
+            for reader in [&mut reader, &mut indexed] {
+                let name = format!("{}: {asked:?}", path.display());
+                assert!(reader.read(&asked).unwrap() == expected, "{name}");
+                let viewed = reader.read_views(&asked, &views).unwrap();
+                for (view, clip) in views.iter().zip(viewed.clips) {
+                    assert!(clip == Clip::from_frames(&expected, view).unwrap(), "{name} {view:?}");
+                }
+                let plain = expected.iter().map(|frame| Frame { rgb: Vec::new(), ..frame.clone() });
+                assert!(plain.eq(viewed.frames), "{name}");
+            }
+        }
+    }
+    assert_eq!((reader.decode_errors(), indexed.decode_errors()), (0, 0), "{}", path.display());
 }
 
 /// The `ffmpeg` program's RGB bytes, converted the way the crate documents.
