@@ -171,6 +171,14 @@ impl VideoReader {
         Ok(frames.iter().map(|frame| made[position(&wanted, *frame)].clone()).collect())
     }
 
+    /// Decodes these frames and throws them away: whether they are all there, undamaged.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), for the first frame that fails.
+    pub fn verify(&mut self, frames: &[usize]) -> Result<(), VideoError> {
+        self.fetcher.each(&in_order(frames), |shot| shot.without_pixels().map(drop))
+    }
+
     /// Clips of these frames, one for each view: only what a view shows is converted, and no whole frame is ever made.
     ///
     /// The result is the same bytes as [`read`](Self::read) and [`Clip::from_frames`] give. Several views, as for repeated

@@ -32,6 +32,8 @@ pub struct ClipConfig {
     pub max_pixels: u64,
     /// A video with more frames is bad. Default 1,000,000.
     pub max_frames: usize,
+    /// A video that takes longer than this to open, or to read a clip from, is bad. Seconds; default 60.
+    pub max_seconds: f64,
     /// Use what is there of a file that ends too early; by default it is bad.
     pub allow_truncated: bool,
     /// Use frames whose damage the decoder concealed; by default the video is bad.
@@ -40,7 +42,7 @@ pub struct ClipConfig {
 
 impl Default for ClipConfig {
     fn default() -> Self {
-        let ReadOptions { max_pixels, max_frames, allow_truncated, allow_damaged, .. } =
+        let ReadOptions { max_pixels, max_frames, max_seconds, allow_truncated, allow_damaged, .. } =
             ReadOptions::default();
         Self {
             sampling: Sampling::Dense { frames: 16, stride: 4 },
@@ -53,6 +55,7 @@ impl Default for ClipConfig {
             block_radius: 8,
             max_pixels,
             max_frames,
+            max_seconds,
             allow_truncated,
             allow_damaged,
         }
@@ -111,6 +114,7 @@ impl ClipConfig {
             motion_vectors: matches!(self.motion, MotionSource::Codec | MotionSource::Auto),
             max_pixels: self.max_pixels,
             max_frames: self.max_frames,
+            max_seconds: self.max_seconds,
             allow_truncated: self.allow_truncated,
             allow_damaged: self.allow_damaged,
         }

@@ -3,16 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use tgm_masking::{Grid, MotionField};
 use tgm_random::Streams;
-use tgm_video::{
-    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, View, block_motion, motion_grid, patchify,
-};
+use tgm_video::{Clip, Crop, Frame, MotionGrid, ReadOptions, View, block_motion, motion_grid, patchify};
 
 use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
 use super::sample::Sample;
-use super::source::Cache;
+use super::source::{Cache, Cut};
 use super::{ClipError, LoaderError, Subset};
 use crate::manifest::Row;
 
@@ -23,12 +21,6 @@ pub(super) struct Maker {
     grid: Grid,
     options: ReadOptions,
     cache: Cache,
-}
-
-/// What is taken from a video: these frames, seen so.
-struct Cut<'a> {
-    frames: &'a [Frame],
-    view: View,
 }
 
 impl Maker {
@@ -56,11 +48,14 @@ impl Maker {
         let mut source = self.cache.open(row.path(), &file, &self.options)?;
         let range = source.range(&file, row.start(), row.end())?;
         let numbers = self.config.sampling.train(range.len(), &mut stream("sampling"));
-        let frames = source.read(&numbers.iter().map(|number| range.start + number).collect::<Vec<_>>())?;
-        let crop = self.crop(&self.config.crop, &frames, &mut stream("crop"))?;
-        let flipped = stream("flip").random_bool(self.config.flip);
-        let view = View { crop, size: self.config.size, flipped };
-        let mut sample = self.sample(row, &file, &Cut { frames: &frames, view })?;
+        let numbers: Vec<usize> = numbers.iter().map(|number| range.start + number).collect();
+        let size = self.config.size;
+        let cut = source.read(&numbers, |width, height| {
+            let crop = self.config.crop.choose(width, height, size, &mut stream("crop"))?;
+            let flipped = stream("flip").random_bool(self.config.flip);
+            Ok(vec![View { crop, size, flipped }])
+        })?;
+        let mut sample = self.samples(row, &file, cut)?.remove(0);
         let captions: Vec<&str> = row.captions().collect();
         if !captions.is_empty() {
             sample.caption = Some(captions[stream("caption").random_range(0..captions.len())].to_owned());
@@ -82,13 +77,15 @@ impl Maker {
         let mut samples = Vec::with_capacity(views.views * crops.len());
         for time in 0..views.views {
             let numbers = self.config.sampling.test_view(range.len(), time, views.views);
-            let frames =
-                source.read(&numbers.iter().map(|number| range.start + number).collect::<Vec<_>>())?;
-            for (space, crop) in crops.iter().enumerate() {
+            let numbers: Vec<usize> = numbers.iter().map(|number| range.start + number).collect();
+            let size = self.config.size;
+            let cut = source.read(&numbers, |width, height| {
                 // These crops draw nothing.
-                let crop = self.crop(crop, &frames, &mut Streams::new(0).stream("crop", 0, 0))?;
-                let view = View { crop, size: self.config.size, flipped: false };
-                let sample = self.sample(row, &file, &Cut { frames: &frames, view })?;
+                let rng = &mut Streams::new(0).stream("crop", 0, 0);
+                let view = |crop| View { crop, size, flipped: false };
+                crops.iter().map(|crop| crop.choose(width, height, size, rng).map(view)).collect()
+            })?;
+            for (space, sample) in self.samples(row, &file, cut)?.into_iter().enumerate() {
                 let number = first + samples.len() as u64;
                 samples.push(Sample { number, view: (time, space), ..sample });
             }
@@ -96,40 +93,44 @@ impl Maker {
         Ok(samples)
     }
 
-    fn crop(&self, crop: &Crop, frames: &[Frame], rng: &mut impl Rng) -> Result<CropBox, ClipError> {
-        // The range is not empty, and sampling from it gives at least one frame.
-        let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
-        Ok(crop.choose(width, height, self.config.size, rng)?)
+    /// One sample per view.
+    fn samples(&self, row: Row<'_>, file: &Path, cut: Cut) -> Result<Vec<Sample>, ClipError> {
+        let Cut { clips, frames, views } = cut;
+        let sample = |(clip, view): (Clip, &View)| {
+            let tubelets = patchify(&clip, self.config.tubelet, &self.config.normalization)?;
+            let motion = self.motion(&frames, view, &clip, file)?;
+            Ok(Sample {
+                row: row.index() as u32,
+                path: row.path().to_owned(),
+                epoch: 0,
+                number: 0,
+                view: (0, 0),
+                frames: frames.iter().map(|frame| frame.number).collect(),
+                frame_size: frames.first().map_or((0, 0), |frame| (frame.width, frame.height)),
+                crop: view.crop,
+                flipped: view.flipped,
+                clip,
+                grid: self.grid,
+                tubelets,
+                motion,
+                caption: row.captions().next().map(str::to_owned),
+                label: row.label(),
+            })
+        };
+        clips.into_iter().zip(&views).map(sample).collect()
     }
 
-    fn sample(&self, row: Row<'_>, file: &Path, cut: &Cut<'_>) -> Result<Sample, ClipError> {
-        let clip = Clip::from_frames(cut.frames, &cut.view)?;
-        let tubelets = patchify(&clip, self.config.tubelet, &self.config.normalization)?;
-        let motion = self.motion(cut, &clip, file)?;
-        Ok(Sample {
-            row: row.index() as u32,
-            path: row.path().to_owned(),
-            epoch: 0,
-            number: 0,
-            view: (0, 0),
-            frames: cut.frames.iter().map(|frame| frame.number).collect(),
-            frame_size: cut.frames.first().map_or((0, 0), |frame| (frame.width, frame.height)),
-            crop: cut.view.crop,
-            flipped: cut.view.flipped,
-            clip,
-            grid: self.grid,
-            tubelets,
-            motion,
-            caption: row.captions().next().map(str::to_owned),
-            label: row.label(),
-        })
-    }
-
-    fn motion(&self, cut: &Cut<'_>, clip: &Clip, file: &Path) -> Result<Option<MotionField>, ClipError> {
+    fn motion(
+        &self,
+        frames: &[Frame],
+        view: &View,
+        clip: &Clip,
+        file: &Path,
+    ) -> Result<Option<MotionField>, ClipError> {
         let shape = self.config.tubelet;
-        let exported = cut.frames.iter().any(|frame| frame.motion.is_some());
-        let any = cut.frames.iter().flat_map(|frame| &frame.motion).any(|vectors| !vectors.is_empty());
-        let codec = || motion_grid(cut.frames, &cut.view, shape);
+        let exported = frames.iter().any(|frame| frame.motion.is_some());
+        let any = frames.iter().flat_map(|frame| &frame.motion).any(|vectors| !vectors.is_empty());
+        let codec = || motion_grid(frames, view, shape);
         let blocks = || block_motion(clip, shape, self.config.block_radius);
         let MotionGrid { vectors, .. } = match self.config.motion {
             MotionSource::None => return Ok(None),

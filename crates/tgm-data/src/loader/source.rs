@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tgm_video::{Frame, FrameIndex, MotionVector, ReadOptions, VideoError, VideoReader};
+use tgm_video::{
+    Clip, Frame, FrameIndex, MotionVector, ReadOptions, VideoError, VideoReader, View, ViewedFrames,
+};
 
 use super::ClipError;
 
@@ -21,12 +23,53 @@ pub(super) struct Decoded {
     frames: Vec<Frame>,
 }
 
+/// Clips, and the frames that they were made of.
+pub(super) struct Cut {
+    pub clips: Vec<Clip>,
+    /// Perhaps without pixels.
+    pub frames: Vec<Frame>,
+    pub views: Vec<View>,
+}
+
+impl Cut {
+    fn of(
+        frames: Vec<Frame>,
+        mut choose: impl FnMut(u32, u32) -> Result<Vec<View>, VideoError>,
+    ) -> Result<Self, VideoError> {
+        let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
+        let views = choose(width, height)?;
+        let clips = views.iter().map(|view| Clip::from_frames(&frames, view)).collect::<Result<_, _>>()?;
+        Ok(Self { clips, frames, views })
+    }
+}
+
+fn has_size(frames: &[Frame], width: u32, height: u32) -> bool {
+    frames.first().is_none_or(|frame| (frame.width, frame.height) == (width, height))
+}
+
 impl Source {
-    /// The frames at these numbers.
-    pub fn read(&mut self, numbers: &[usize]) -> Result<Vec<Frame>, VideoError> {
+    /// Clips of the frames at these numbers, one for each view that `choose` makes for their width and height.
+    pub fn read(
+        &mut self,
+        numbers: &[usize],
+        mut choose: impl FnMut(u32, u32) -> Result<Vec<View>, VideoError>,
+    ) -> Result<Cut, VideoError> {
         match self {
-            Self::File(reader) => reader.read(numbers),
-            Self::Memory(video) => Ok(numbers.iter().map(|&number| video.frames[number].clone()).collect()),
+            Self::File(reader) => {
+                let (width, height) = (reader.probe().width, reader.probe().height);
+                let views = choose(width, height)?;
+                match reader.read_views(numbers, &views) {
+                    Ok(ViewedFrames { clips, frames }) if has_size(&frames, width, height) => {
+                        Ok(Cut { clips, frames, views })
+                    }
+                    // The headers are wrong about the size.
+                    Ok(_) | Err(VideoError::Invalid { .. }) => Cut::of(reader.read(numbers)?, choose),
+                    Err(error) => Err(error),
+                }
+            }
+            Self::Memory(video) => {
+                Cut::of(numbers.iter().map(|&number| video.frames[number].clone()).collect(), choose)
+            }
         }
     }
 
