@@ -1,0 +1,312 @@
+//! `tgm bench decode`: from video files to frames and to tubelets, in CPU time.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use tgm_random::Streams;
+use tgm_video::{
+    Clip, Crop, CropBox, FrameIndex, Normalization, ReadOptions, Sampling, TubeletShape, VideoReader, View,
+    patchify,
+};
+
+use super::record::{Record, Row};
+use crate::config::ConfigError;
+use crate::progress::Progress;
+
+/// CPU milliseconds per clip from video files: to whole RGB frames, and all the way to normalised tubelets.
+///
+/// One thread, opening included; each file's best of several rounds counts. With --peers torchcodec, decord and PyAV read the
+/// same frames of the same files, in turn with ours (torchvision crops and resizes for them).
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  tgm bench decode clips/*.mp4
+  tgm bench decode --peers --name egogestar --json decode.json egogestar/testvideo/*.mp4
+
+The peers need a Python with torch, torchvision, torchcodec, decord and av; TGM_PEERS_PYTHON names it.")]
+pub(in crate::commands) struct Args {
+    /// Video files.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Name of this set of files in the rows.
+    #[arg(long, default_value = "files")]
+    name: String,
+    /// Source frames from one frame of a clip to the next.
+    #[arg(long, default_value_t = 4)]
+    stride: usize,
+    /// Rounds; the best one of each program counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Measure the peers, too.
+    #[arg(long)]
+    peers: bool,
+    /// Write the rows to a file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Frames in a clip, and its width and height.
+const FRAMES: usize = 16;
+const SIZE: u32 = 224;
+/// The peers, as `benches/peers/decode.py` knows them.
+const PEERS: [&str; 4] = ["torchcodec", "torchcodec-approximate", "decord", "pyav"];
+const SCRIPT: &str = include_str!("../../../../../benches/peers/decode.py");
+/// Mean pixels of the same frames differ by less than this between programs: each rounds colours in its own way.
+const SAME_FRAMES: f64 = 1.5;
+
+/// The work of all programs. The peers read it from a file.
+#[derive(Serialize)]
+struct Spec {
+    clips: Vec<ClipSpec>,
+    size: u32,
+    tubelets: bool,
+}
+
+#[derive(Serialize)]
+struct ClipSpec {
+    path: PathBuf,
+    frames: Vec<usize>,
+    /// x, y, width, height.
+    crop: [u32; 4],
+    #[serde(skip)]
+    index: FrameIndex,
+}
+
+/// One round over all clips.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Round {
+    /// Seconds of CPU time.
+    cpu: f64,
+    /// Seconds that passed.
+    wall: f64,
+    /// Mean pixel.
+    value: f64,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    if args.rounds == 0 || args.stride == 0 {
+        return Err(ConfigError("--rounds and --stride must be at least 1".into()).into());
+    }
+    let mut spec = Spec { clips: clips(&args)?, size: SIZE, tubelets: false };
+    println!("{:<34} {:>12} {:>12}  {:>7}", "CPU ms per clip", "ours", "best peer", "ratio");
+    let mut rows = Vec::new();
+    for (work, tubelets) in [("frames", false), ("tubelets", true)] {
+        spec.tubelets = tubelets;
+        rows.extend(measure(&args, &spec, work)?);
+    }
+    Record::new(rows).write(args.json.as_deref())
+}
+
+/// The middle clip of each file, and a crop as training draws it.
+fn clips(args: &Args) -> Result<Vec<ClipSpec>> {
+    let streams = Streams::new(0);
+    let clip = |(number, path): (usize, &PathBuf)| -> Result<ClipSpec> {
+        let reader = VideoReader::open(path, &ReadOptions::default())?;
+        let sampling = Sampling::Dense { frames: FRAMES, stride: args.stride };
+        let rng = &mut streams.stream("crop", 0, number as u64);
+        let CropBox { x, y, width, height } =
+            Crop::multi_scale().choose(reader.probe().width, reader.probe().height, SIZE, rng)?;
+        Ok(ClipSpec {
+            path: std::path::absolute(path)?,
+            frames: sampling.test_view(reader.index().len(), 0, 1),
+            crop: [x, y, width, height],
+            index: reader.index().clone(),
+        })
+    };
+    args.files.iter().enumerate().map(clip).collect()
+}
+
+/// Ours with a scan of each file and with stored indices, and the peers, in turn.
+fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
+    let folder = std::env::temp_dir().join(format!("tgm-bench-decode-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let peers = if args.peers { Peer::start_all(&folder, spec) } else { Ok(Vec::new()) };
+    let measured = peers.and_then(|mut peers| {
+        let progress = Progress::new(work, args.rounds as u64);
+        let (mut scanned, mut indexed) = (Best::default(), Best::default());
+        let mut theirs = vec![Best::default(); peers.len()];
+        for round in 0..args.rounds {
+            scanned.add(ours(spec, false)?);
+            indexed.add(ours(spec, true)?);
+            for (peer, best) in peers.iter_mut().zip(&mut theirs) {
+                best.add(peer.round()?);
+            }
+            progress.set(round as u64 + 1);
+        }
+        progress.finish();
+        let names = peers.iter().map(|peer| peer.name);
+        let theirs: BTreeMap<&str, Best> = names.zip(theirs).collect();
+        ensure_same_frames(&scanned, &theirs)?;
+        let clips = spec.clips.len() as f64;
+        let row = |name: String, ours: f64, theirs: BTreeMap<String, f64>| {
+            let best = theirs.values().copied().min_by(f64::total_cmp);
+            let ratio = best.map(|best| best / ours);
+            let show = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
+            println!("{name:<34} {ours:>12.2} {:>12}  {:>7}", show(best), show(ratio));
+            Row { name, unit: "CPU ms/clip".into(), ours, peers: theirs, ratio, ..Row::default() }
+        };
+        let cpu = |best: &Best| 1e3 * best.cpu / clips;
+        let wall = |best: &Best| 1e3 * best.wall / clips;
+        let of = |time: &dyn Fn(&Best) -> f64| -> BTreeMap<String, f64> {
+            theirs.iter().map(|(name, best)| ((*name).to_owned(), time(best))).collect()
+        };
+        let set = &args.name;
+        let wall_row = Row { unit: "ms/clip".into(), ..row(format!("decode/{set}/{work}/wall"), wall(&scanned), of(&wall)) };
+        Ok(vec![
+            row(format!("decode/{set}/{work}"), cpu(&scanned), of(&cpu)),
+            row(format!("decode/{set}/{work}/indexed"), cpu(&indexed), of(&cpu)),
+            wall_row,
+        ])
+    });
+    // Nothing depends on whether the folder goes away.
+    let _ = std::fs::remove_dir_all(&folder);
+    measured
+}
+
+/// The least of all rounds.
+#[derive(Clone, Copy)]
+struct Best {
+    cpu: f64,
+    wall: f64,
+    value: f64,
+}
+
+impl Default for Best {
+    fn default() -> Self {
+        Self { cpu: f64::INFINITY, wall: f64::INFINITY, value: f64::NAN }
+    }
+}
+
+impl Best {
+    fn add(&mut self, round: Round) {
+        *self = Self { cpu: self.cpu.min(round.cpu), wall: self.wall.min(round.wall), value: round.value };
+    }
+}
+
+fn ensure_same_frames(ours: &Best, theirs: &BTreeMap<&str, Best>) -> Result<()> {
+    for (name, best) in theirs {
+        let difference = (best.value - ours.value).abs();
+        ensure!(
+            ours.value.is_nan() || difference < SAME_FRAMES,
+            "{name} decodes other frames: their mean is {:.2} and ours {:.2}; times of different work cannot be compared",
+            best.value,
+            ours.value
+        );
+    }
+    Ok(())
+}
+
+/// Our side: every clip once.
+fn ours(spec: &Spec, indexed: bool) -> Result<Round> {
+    let options = ReadOptions::default();
+    let (mut cpu, mut wall, mut total) = (Duration::ZERO, Duration::ZERO, 0.0);
+    for clip in &spec.clips {
+        let index = indexed.then(|| clip.index.clone());
+        let begun = (Instant::now(), thread_cpu()?);
+        let mut reader = match index {
+            Some(index) => VideoReader::open_with_index(&clip.path, index, &options)?,
+            None => VideoReader::open(&clip.path, &options)?,
+        };
+        let (frames, tubelets) = if spec.tubelets {
+            let [x, y, width, height] = clip.crop;
+            let view = View { crop: CropBox { x, y, width, height }, size: spec.size, flipped: false };
+            let made: Vec<Clip> = reader.read_views(&clip.frames, &[view])?.clips;
+            (Vec::new(), Some(patchify(&made[0], TubeletShape::default(), &Normalization::IMAGENET)?))
+        } else {
+            (reader.read(&clip.frames)?, None)
+        };
+        wall += begun.0.elapsed();
+        cpu += thread_cpu()?.saturating_sub(begun.1);
+        drop(tubelets);
+        let bytes = frames.iter().map(|frame| frame.rgb.len()).sum::<usize>().max(1);
+        total += frames.iter().flat_map(|frame| &frame.rgb).map(|byte| f64::from(*byte)).sum::<f64>() / bytes as f64;
+    }
+    // Tubelets are not compared with the peers': the whole frames that they are made of were.
+    let value = total / spec.clips.len() as f64;
+    Ok(Round { cpu: cpu.as_secs_f64(), wall: wall.as_secs_f64(), value: if spec.tubelets { f64::NAN } else { value } })
+}
+
+/// CPU time of this thread.
+fn thread_cpu() -> Result<Duration> {
+    let path = "/proc/thread-self/schedstat";
+    let text = std::fs::read_to_string(path).with_context(|| format!("CPU times are read from {path}, on Linux only"))?;
+    let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+    Ok(Duration::from_nanos(nanos.with_context(|| format!("{path}: {text:?} is no time"))?))
+}
+
+/// A peer: a process that waits for its turn.
+struct Peer {
+    name: &'static str,
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start_all(folder: &Path, spec: &Spec) -> Result<Vec<Self>> {
+        let (script, file) = (folder.join("decode.py"), folder.join("spec.json"));
+        let python = std::env::var_os("TGM_PEERS_PYTHON").unwrap_or_else(|| "python3".into());
+        std::fs::write(&script, SCRIPT)
+            .and_then(|()| std::fs::write(&file, serde_json::to_vec(spec)?))
+            .with_context(|| format!("cannot write to {}", folder.display()))?;
+        let start = |name: &'static str| -> Result<Self> {
+            let mut command = Command::new(&python);
+            command.arg(&script).arg(&file).arg(name).env("OMP_NUM_THREADS", "1");
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().with_context(|| format!("cannot start {}", Path::new(&python).display()))?;
+            let input = child.stdin.take().context("a program without standard input")?;
+            let output = BufReader::new(child.stdout.take().context("a program without standard output")?);
+            Ok(Self { name, child, input, output })
+        };
+        let mut peers = PEERS.into_iter().map(start).collect::<Result<Vec<_>>>()?;
+        // Imports and first calls are not part of the work.
+        peers.iter_mut().try_for_each(|peer| peer.round().map(drop))?;
+        Ok(peers)
+    }
+
+    fn round(&mut self) -> Result<Round> {
+        // A program that is gone shows in its output.
+        let _ = self.input.write_all(b"go\n").and_then(|()| self.input.flush());
+        loop {
+            let mut text = String::new();
+            if self.output.read_line(&mut text)? == 0 {
+                bail!(
+                    "{} ended early ({}): what it wrote above says why; TGM_PEERS_PYTHON names a Python that has its packages",
+                    self.name,
+                    self.child.wait()?
+                );
+            }
+            // Libraries print what they like; only JSON objects are meant for us.
+            if text.starts_with('{') {
+                return serde_json::from_str(&text).with_context(|| format!("{} said {text:?}", self.name));
+            }
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Does nothing to one that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_that_decode_other_frames_are_not_compared() {
+        let best = |value| Best { cpu: 1.0, wall: 1.0, value };
+        let theirs = |value| BTreeMap::from([("decord", best(value))]);
+        ensure_same_frames(&best(100.0), &theirs(100.9)).unwrap();
+        let error = ensure_same_frames(&best(100.0), &theirs(120.0)).unwrap_err().to_string();
+        assert!(error.contains("decord decodes other frames"), "{error}");
+    }
+}
