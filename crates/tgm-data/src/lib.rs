@@ -2,6 +2,7 @@
 //!
 //! * [`manifest`]: CSV or JSON Lines tables of videos, their labels and captions;
 //! * [`loader`]: training batches and evaluation clips from such a table, decoded ahead by worker threads;
+//! * [`survey`]: what is really in the files of such a table;
 //! * [`synth`]: a synthetic captioned world of real video files, for demos, tests and experiments with a known truth.
 //!
 //! The key decision: a batch is a function of *(seed, step)*. Every random draw has a name (see [`tgm_random`]), and
@@ -41,4 +42,5 @@
 
 pub mod loader;
 pub mod manifest;
+pub mod survey;
 pub mod synth;

@@ -81,6 +81,13 @@ impl FrameIndex {
         Some(ticks * f64::from(self.time_base.0) / f64::from(self.time_base.1))
     }
 
+    /// Length in seconds, the last frame being on display as long as the one before it; `None` for a single frame.
+    pub fn duration(&self) -> Option<f64> {
+        let last = self.len().checked_sub(1)?;
+        let (end, before) = (self.seconds(last)?, self.seconds(last.checked_sub(1)?)?);
+        Some(end + (end - before))
+    }
+
     /// Whether decoding can begin at this frame.
     pub fn is_key(&self, frame: usize) -> bool {
         self.entries.get(frame).is_some_and(|entry| entry.entry_point)

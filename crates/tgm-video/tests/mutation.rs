@@ -65,7 +65,8 @@ fn sources(folder: &Path) -> Vec<(String, Vec<u8>)> {
 fn mutate(bytes: &mut Vec<u8>, rng: &mut impl Rng) {
     let length = bytes.len();
     match rng.random_range(0..5) {
-        0 => (0..rng.random_range(1..40)).for_each(|_| bytes[rng.random_range(0..length)] ^= 1 << rng.random_range(0..8)),
+        0 => (0..rng.random_range(1..40))
+            .for_each(|_| bytes[rng.random_range(0..length)] ^= 1 << rng.random_range(0..8)),
         1 => (0..rng.random_range(1..20)).for_each(|_| bytes[rng.random_range(0..length)] = rng.random()),
         2 => bytes.truncate(rng.random_range(0..length)),
         3 => {
@@ -125,7 +126,9 @@ fn survive(count: u64) {
         assert!(*opened > 0, "{name}: no mutated file opens, so nothing behind opening is tested");
     }
     let grown = warm.zip(resident()).map_or(0.0, |(warm, now)| now - warm);
-    eprintln!("{count} mutated files: 0 panics, slowest {slowest:?}, memory grown by {grown:.1} MB in the second half");
+    eprintln!(
+        "{count} mutated files: 0 panics, slowest {slowest:?}, memory grown by {grown:.1} MB in the second half"
+    );
     assert!(slowest < PATIENCE, "{slowest:?}");
     assert!(grown < 64.0, "{grown} MB");
 }

@@ -89,10 +89,7 @@ impl Source {
     ) -> Result<Range<usize>, ClipError> {
         let (start, end) = (start.unwrap_or(0.0), end.unwrap_or(f64::INFINITY));
         let index = self.index();
-        let seconds = |frame: Option<usize>| frame.and_then(|frame| index.seconds(frame)).unwrap_or(0.0);
-        let last = seconds(index.len().checked_sub(1));
-        // The last frame is on display for about as long as the one before it.
-        let duration = last + (last - seconds(index.len().checked_sub(2)));
+        let duration = index.duration().unwrap_or(0.0);
         if start > duration {
             return Err(ClipError::AfterEnd { file: file.to_owned(), start, duration });
         }

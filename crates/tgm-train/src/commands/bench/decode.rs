@@ -156,7 +156,10 @@ fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
             theirs.iter().map(|(name, best)| ((*name).to_owned(), time(best))).collect()
         };
         let set = &args.name;
-        let wall_row = Row { unit: "ms/clip".into(), ..row(format!("decode/{set}/{work}/wall"), wall(&scanned), of(&wall)) };
+        let wall_row = Row {
+            unit: "ms/clip".into(),
+            ..row(format!("decode/{set}/{work}/wall"), wall(&scanned), of(&wall))
+        };
         Ok(vec![
             row(format!("decode/{set}/{work}"), cpu(&scanned), of(&cpu)),
             row(format!("decode/{set}/{work}/indexed"), cpu(&indexed), of(&cpu)),
@@ -224,17 +227,23 @@ fn ours(spec: &Spec, indexed: bool) -> Result<Round> {
         cpu += thread_cpu()?.saturating_sub(begun.1);
         drop(tubelets);
         let bytes = frames.iter().map(|frame| frame.rgb.len()).sum::<usize>().max(1);
-        total += frames.iter().flat_map(|frame| &frame.rgb).map(|byte| f64::from(*byte)).sum::<f64>() / bytes as f64;
+        total += frames.iter().flat_map(|frame| &frame.rgb).map(|byte| f64::from(*byte)).sum::<f64>()
+            / bytes as f64;
     }
     // Tubelets are not compared with the peers': the whole frames that they are made of were.
     let value = total / spec.clips.len() as f64;
-    Ok(Round { cpu: cpu.as_secs_f64(), wall: wall.as_secs_f64(), value: if spec.tubelets { f64::NAN } else { value } })
+    Ok(Round {
+        cpu: cpu.as_secs_f64(),
+        wall: wall.as_secs_f64(),
+        value: if spec.tubelets { f64::NAN } else { value },
+    })
 }
 
 /// CPU time of this thread.
 fn thread_cpu() -> Result<Duration> {
     let path = "/proc/thread-self/schedstat";
-    let text = std::fs::read_to_string(path).with_context(|| format!("CPU times are read from {path}, on Linux only"))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("CPU times are read from {path}, on Linux only"))?;
     let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
     Ok(Duration::from_nanos(nanos.with_context(|| format!("{path}: {text:?} is no time"))?))
 }
@@ -258,7 +267,8 @@ impl Peer {
             let mut command = Command::new(&python);
             command.arg(&script).arg(&file).arg(name).env("OMP_NUM_THREADS", "1");
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut child = command.spawn().with_context(|| format!("cannot start {}", Path::new(&python).display()))?;
+            let mut child =
+                command.spawn().with_context(|| format!("cannot start {}", Path::new(&python).display()))?;
             let input = child.stdin.take().context("a program without standard input")?;
             let output = BufReader::new(child.stdout.take().context("a program without standard output")?);
             Ok(Self { name, child, input, output })

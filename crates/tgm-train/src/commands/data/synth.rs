@@ -1,4 +1,4 @@
-//! `tgm data`.
+//! `tgm data synth`.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,6 @@ use tgm_data::synth::{CaptionKind, Setting, WorldConfig};
 use crate::config::ConfigError;
 use crate::demo;
 
-/// Make and look at data.
-#[derive(clap::Subcommand, Debug)]
-pub(super) enum Command {
-    Synth(SynthArgs),
-}
-
 /// Render a synthetic captioned world: real MP4 files, captions, labels, and the boxes of the objects.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -22,7 +16,7 @@ Examples:
   tgm data synth world                                   600 clips in three settings
   tgm data synth world --train 2000 --test 400 --seed 7 --setting moving
   tgm data synth world --config world.toml               every setting from a file; an interrupted call may be repeated")]
-pub(super) struct SynthArgs {
+pub(in crate::commands) struct Args {
     /// Folder to write to.
     out: PathBuf,
     /// A file with the keys of a world (as `world.toml` in a rendered one).
@@ -67,18 +61,14 @@ enum CaptionName {
     Motion,
 }
 
-pub(super) fn run(command: Command) -> Result<()> {
-    match command {
-        Command::Synth(args) => {
-            let world = args.world()?;
-            let manifest = demo::render(&args.out, &world)?;
-            println!("{}", manifest.display());
-            Ok(())
-        }
-    }
+pub(super) fn run(args: Args) -> Result<()> {
+    let world = args.world()?;
+    let manifest = demo::render(&args.out, &world)?;
+    println!("{}", manifest.display());
+    Ok(())
 }
 
-impl SynthArgs {
+impl Args {
     fn world(&self) -> Result<WorldConfig> {
         if let Some(file) = &self.config {
             let text =

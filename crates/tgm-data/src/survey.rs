@@ -1,0 +1,109 @@
+//! What is really in the files of a manifest.
+
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use tgm_video::{ReadOptions, VideoError, VideoReader, probe};
+
+use crate::manifest::Manifest;
+
+/// How closely a file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Depth {
+    /// Its headers are read. Headers may lie.
+    Headers,
+    /// All packets are read; the first, the middle and the last frame are decoded.
+    Ends,
+    /// Every frame is decoded.
+    Frames,
+}
+
+/// What was found in one file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileReport {
+    /// The path, as the manifest has it.
+    pub path: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// Seconds since 1970 of the last change; with [`Self::bytes`] it tells whether the file is still the same.
+    pub modified: u64,
+    /// Displayed width in pixels.
+    pub width: u32,
+    /// Displayed height in pixels.
+    pub height: u32,
+    /// FFmpeg's name of the codec.
+    pub codec: String,
+    /// Average frames per second; 0 if unknown.
+    pub fps: f64,
+    /// Frames; of headers only a hint.
+    pub frames: Option<u64>,
+    /// Length in seconds.
+    pub seconds: Option<f64>,
+    /// What is wrong with the file, if anything.
+    pub problem: Option<String>,
+}
+
+/// Looks at a file of a manifest. Never fails: what is wrong is in the report.
+pub fn examine(path: &str, file: &Path, options: &ReadOptions, depth: Depth) -> FileReport {
+    let (bytes, modified) = identity(file);
+    let mut report = FileReport { path: path.to_owned(), bytes, modified, ..FileReport::default() };
+    report.problem = look(file, options, depth, &mut report).err().map(|error| error.to_string());
+    report
+}
+
+/// Bytes and time of the last change of a file; zeros for one that is not there.
+pub fn identity(file: &Path) -> (u64, u64) {
+    let Ok(metadata) = file.metadata() else { return (0, 0) };
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    (metadata.len(), modified.map_or(0, |time| time.as_secs()))
+}
+
+fn look(file: &Path, options: &ReadOptions, depth: Depth, report: &mut FileReport) -> Result<(), VideoError> {
+    let headers = probe(file)?;
+    (report.width, report.height) = (headers.width, headers.height);
+    (report.codec, report.fps) = (headers.codec, headers.average_fps);
+    (report.frames, report.seconds) = (headers.frames_hint, headers.duration);
+    if depth == Depth::Headers {
+        return Ok(());
+    }
+    let mut reader = VideoReader::open(file, options)?;
+    let frames = reader.index().len();
+    report.frames = Some(frames as u64);
+    report.seconds = reader.index().duration().or(report.seconds);
+    match depth {
+        Depth::Headers => Ok(()),
+        Depth::Ends => [0, frames / 2, frames - 1].iter().try_for_each(|&frame| reader.verify(&[frame])),
+        Depth::Frames => reader.verify(&(0..frames).collect::<Vec<_>>()),
+    }
+}
+
+/// What is wrong with one row of a manifest whose file has this report.
+pub fn row_problem(manifest: &Manifest, row: usize, report: &FileReport) -> Option<String> {
+    let row = manifest.row(row);
+    let late = row.start().zip(report.seconds).filter(|(start, seconds)| start > seconds);
+    let late = late.map(|(start, seconds)| {
+        format!("{}: the row starts at {start} s, but the video ends at {seconds:.3} s", row.path())
+    });
+    report.problem.clone().or(late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_tell_what_is_there_and_what_is_wrong() {
+        let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world/videos");
+        for depth in [Depth::Headers, Depth::Ends, Depth::Frames] {
+            let report = examine("a.mp4", &world.join("train-00000.mp4"), &ReadOptions::default(), depth);
+            assert_eq!((report.width, report.height, report.frames), (64, 64, Some(20)), "{depth:?}");
+            assert_eq!((report.codec.as_str(), &report.problem), ("h264", &None));
+            assert!((report.seconds.unwrap() - 2.0).abs() < 0.01, "{:?}", report.seconds);
+            let absent = examine("b.mp4", &world.join("absent.mp4"), &ReadOptions::default(), depth);
+            assert!(absent.problem.unwrap().contains("absent.mp4"));
+        }
+    }
+}

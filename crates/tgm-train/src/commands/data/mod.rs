@@ -1,0 +1,56 @@
+//! `tgm data`.
+
+mod bench;
+mod check;
+mod inspect;
+mod synth;
+mod transcode;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use tgm_data::manifest::{Manifest, ManifestOptions};
+
+/// Make, check, look at and speed up data.
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Command {
+    Bench(bench::Args),
+    Check(check::Args),
+    Inspect(inspect::Args),
+    Synth(synth::Args),
+    Transcode(transcode::Args),
+}
+
+pub(super) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Bench(args) => bench::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Synth(args) => synth::run(args),
+        Command::Transcode(args) => transcode::run(args),
+    }
+}
+
+/// The manifest that a command works on.
+#[derive(clap::Args, Debug)]
+struct ManifestArgs {
+    /// CSV or JSON Lines with a column `path`.
+    manifest: PathBuf,
+    /// Accept absolute paths and paths that leave the manifest's folder.
+    #[arg(long)]
+    allow_outside: bool,
+}
+
+impl ManifestArgs {
+    fn load(&self) -> Result<Arc<Manifest>> {
+        let options = ManifestOptions { allow_outside: self.allow_outside, ..ManifestOptions::default() };
+        Ok(Arc::new(Manifest::load_with(&self.manifest, &options)?))
+    }
+}
+
+/// The middle of some values; `None` of none.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
