@@ -126,35 +126,68 @@ fn when_a_checkpoint_cannot_be_written_whole_the_earlier_ones_stay() {
     ok(&["pretrain", "--out", text(&out), "--resume", "--steps", "3"]);
 }
 
+/// A disk of its own, unmounted at the end.
+#[cfg(target_os = "linux")]
+struct Disk(PathBuf);
+
+#[cfg(target_os = "linux")]
+impl Disk {
+    /// None when this user may not mount.
+    fn mount(place: PathBuf, bytes: u64) -> Option<Self> {
+        fs::create_dir(&place).unwrap();
+        let size = format!("size={bytes}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", text(&place)]).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(place));
+        }
+        println!("skipped: this user may not mount a small disk");
+        None
+    }
+
+    /// A copy of a run on this disk.
+    fn copy(&self, run: &Path) -> PathBuf {
+        let copy = self.0.join("run");
+        assert!(Command::new("cp").args(["-a", text(run), text(&copy)]).status().unwrap().success());
+        copy
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_named_and_the_earlier_checkpoints_stay() {
     let dir = tempfile::tempdir().unwrap();
     let (_, source) = two_steps(dir.path());
-    let disk = dir.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let size: u64 = walk(&source).iter().map(|f| fs::metadata(f).unwrap().len().next_multiple_of(4096)).sum();
-    // Room for what is there and half a checkpoint more.
-    let checkpoint: u64 = walk(&newest(&source)).iter().map(|f| fs::metadata(f).unwrap().len()).sum();
-    let options = format!("size={}", size + checkpoint / 2 + 65536);
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs", text(&disk)]).output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        println!("skipped: this user may not mount a small disk");
-        return;
-    }
-    let run = disk.join("run");
-    let copied = Command::new("cp").args(["-a", text(&source), text(&run)]).status().unwrap();
-    let output =
-        copied.success().then(|| tgm(&["pretrain", "--out", text(&run), "--resume", "--steps", "9"]));
-    let (error, name) = match &output {
-        Some(output) => (stderr(output), newest(&run).file_name().unwrap().to_string_lossy().into_owned()),
-        None => Default::default(),
+    let bytes = |files: Vec<PathBuf>| -> u64 {
+        files.iter().map(|f| fs::metadata(f).unwrap().len().next_multiple_of(4096)).sum()
     };
-    let state = fs::read_to_string(newest(&run).join("state.json")).unwrap_or_default();
-    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
-    assert!(copied.success(), "the run does not fit on the disk");
-    assert!(error.contains("error: ") && error.contains("No space left on device"), "{error}");
-    assert!(name.starts_with("step-") && state.contains("\"step\""), "{name}: {state}");
+    // Room for what is there and half a checkpoint more.
+    let size = bytes(walk(&source)) + bytes(walk(&newest(&source))) / 2 + 65536;
+    let Some(disk) = Disk::mount(dir.path().join("disk"), size) else { return };
+    let run = disk.copy(&source);
+    let error = fails(1, &["pretrain", "--out", text(&run), "--resume", "--steps", "9"]);
+    assert!(error.contains("No space left on device") && error.contains(text(&run)), "{error}");
+    assert_eq!(usable(&run), "step-00000002");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_read_only_disk_is_named_and_the_checkpoints_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, source) = two_steps(dir.path());
+    let Some(disk) = Disk::mount(dir.path().join("disk"), 64 << 20) else { return };
+    let run = disk.copy(&source);
+    assert!(Command::new("mount").args(["-o", "remount,ro", text(&disk.0)]).status().unwrap().success());
+    let error = fails(1, &["pretrain", "--out", text(&run), "--resume", "--steps", "3"]);
+    assert!(error.contains("Read-only file system") && error.contains(text(&run)), "{error}");
+    assert_eq!(usable(&run), "step-00000002");
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {
