@@ -2,6 +2,7 @@
 //!
 //! * [`manifest`]: CSV or JSON Lines tables of videos, their labels and captions;
 //! * [`loader`]: training batches and evaluation clips from such a table, decoded ahead by worker threads;
+//! * [`index_store`]: what is known about their frames, kept;
 //! * [`survey`]: what is really in the files of such a table;
 //! * [`synth`]: a synthetic captioned world of real video files, for demos, tests and experiments with a known truth.
 //!
@@ -40,6 +41,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod index_store;
 pub mod loader;
 pub mod manifest;
 pub mod survey;

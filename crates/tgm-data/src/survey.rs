@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
-use tgm_video::{ReadOptions, VideoError, VideoReader, probe};
+use tgm_video::{FrameIndex, ReadOptions, VideoError, VideoReader, probe};
 
 use crate::manifest::Manifest;
 
@@ -46,12 +46,20 @@ pub struct FileReport {
     pub problem: Option<String>,
 }
 
-/// Looks at a file of a manifest. Never fails: what is wrong is in the report.
-pub fn examine(path: &str, file: &Path, options: &ReadOptions, depth: Depth) -> FileReport {
+/// Looks at a file of a manifest. Never fails: what is wrong is in the report. The index of a good file comes with it, unless
+/// only headers were read.
+pub fn examine(
+    path: &str,
+    file: &Path,
+    options: &ReadOptions,
+    depth: Depth,
+) -> (FileReport, Option<FrameIndex>) {
     let (bytes, modified) = identity(file);
     let mut report = FileReport { path: path.to_owned(), bytes, modified, ..FileReport::default() };
-    report.problem = look(file, options, depth, &mut report).err().map(|error| error.to_string());
-    report
+    match look(file, options, depth, &mut report) {
+        Ok(index) => (report, index),
+        Err(error) => (FileReport { problem: Some(error.to_string()), ..report }, None),
+    }
 }
 
 /// Bytes and time of the last change of a file; zeros for one that is not there.
@@ -61,23 +69,30 @@ pub fn identity(file: &Path) -> (u64, u64) {
     (metadata.len(), modified.map_or(0, |time| time.as_secs()))
 }
 
-fn look(file: &Path, options: &ReadOptions, depth: Depth, report: &mut FileReport) -> Result<(), VideoError> {
+fn look(
+    file: &Path,
+    options: &ReadOptions,
+    depth: Depth,
+    report: &mut FileReport,
+) -> Result<Option<FrameIndex>, VideoError> {
     let headers = probe(file)?;
     (report.width, report.height) = (headers.width, headers.height);
     (report.codec, report.fps) = (headers.codec, headers.average_fps);
     (report.frames, report.seconds) = (headers.frames_hint, headers.duration);
     if depth == Depth::Headers {
-        return Ok(());
+        return Ok(None);
     }
     let mut reader = VideoReader::open(file, options)?;
     let frames = reader.index().len();
     report.frames = Some(frames as u64);
     report.seconds = reader.index().duration().or(report.seconds);
     match depth {
-        Depth::Headers => Ok(()),
-        Depth::Ends => [0, frames / 2, frames - 1].iter().try_for_each(|&frame| reader.verify(&[frame])),
-        Depth::Frames => reader.verify(&(0..frames).collect::<Vec<_>>()),
+        Depth::Frames => reader.verify(&(0..frames).collect::<Vec<_>>())?,
+        Depth::Headers | Depth::Ends => {
+            [0, frames / 2, frames - 1].iter().try_for_each(|&frame| reader.verify(&[frame]))?;
+        }
     }
+    Ok(Some(reader.index().clone()))
 }
 
 /// What is wrong with one row of a manifest whose file has this report.
@@ -98,11 +113,13 @@ mod tests {
     fn reports_tell_what_is_there_and_what_is_wrong() {
         let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world/videos");
         for depth in [Depth::Headers, Depth::Ends, Depth::Frames] {
-            let report = examine("a.mp4", &world.join("train-00000.mp4"), &ReadOptions::default(), depth);
+            let file = world.join("train-00000.mp4");
+            let (report, index) = examine("a.mp4", &file, &ReadOptions::default(), depth);
+            assert_eq!(index.map(|index| index.len()), (depth != Depth::Headers).then_some(20));
             assert_eq!((report.width, report.height, report.frames), (64, 64, Some(20)), "{depth:?}");
             assert_eq!((report.codec.as_str(), &report.problem), ("h264", &None));
             assert!((report.seconds.unwrap() - 2.0).abs() < 0.01, "{:?}", report.seconds);
-            let absent = examine("b.mp4", &world.join("absent.mp4"), &ReadOptions::default(), depth);
+            let (absent, _) = examine("b.mp4", &world.join("absent.mp4"), &ReadOptions::default(), depth);
             assert!(absent.problem.unwrap().contains("absent.mp4"));
         }
     }

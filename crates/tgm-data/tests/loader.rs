@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tgm_data::index_store::IndexWriter;
 use tgm_data::loader::{
     Batch, ClipConfig, ClipError, EvalLoader, LoaderConfig, LoaderError, MotionSource, Subset, TestViews,
     TrainLoader,
 };
 use tgm_data::manifest::Manifest;
 use tgm_random::Streams;
-use tgm_video::{Crop, Sampling, TubeletShape};
+use tgm_video::{Crop, ReadOptions, Sampling, TubeletShape, VideoReader};
 
 fn world() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world")
@@ -92,6 +93,21 @@ fn videos_in_memory_give_the_same_clips_as_videos_on_disk() {
     assert_eq!(plain, batches(&data, &LoaderConfig { cache_mb: 64, ..workers(2) }, 0, 6));
     // One MiB holds four of the seven.
     assert_eq!(plain, batches(&data, &LoaderConfig { cache_mb: 1, ..workers(2) }, 0, 6));
+}
+
+#[test]
+fn known_indices_change_nothing() {
+    let (dir, manifest) = manifest_with(&["0.mp4,train,,0.5,1.4"], 6);
+    let data = split(&manifest, "train");
+    let plain = batches(&data, &LoaderConfig { index_mb: 0, ..workers(2) }, 0, 6);
+    assert_eq!(plain, batches(&data, &workers(2), 0, 6));
+    let writer = IndexWriter::open(&manifest, false).unwrap();
+    for name in (0..6).map(|i| format!("{i}.mp4")) {
+        let file = dir.path().join(&name);
+        let reader = VideoReader::open(&file, &ReadOptions::default()).unwrap();
+        writer.append(&name, &file, reader.index()).unwrap();
+    }
+    assert_eq!(plain, batches(&data, &workers(2), 0, 6));
 }
 
 #[test]

@@ -269,3 +269,34 @@ fn a_folder_stands_in_for_a_manifest_with_captions_from_text_files() {
     let error = Manifest::load(empty.path()).unwrap_err();
     assert!(matches!(error, ManifestError::NoVideos { .. }) && error.to_string().contains("manifest"));
 }
+
+#[test]
+fn a_million_rows_load_in_seconds_and_little_memory() {
+    use std::fmt::Write;
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let kb = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        kb.trim().trim_end_matches(" kB").trim().parse::<f64>().ok().map(|kb| kb / 1024.0)
+    };
+    let mut text = String::from("path,split,label,caption\n");
+    for i in 0..1_000_000 {
+        let (folder, class) = (i % 997, i % 400);
+        writeln!(text, "train/{folder:03}/{i:08}.mp4,train,class {class},a person does thing number {i}")
+            .unwrap();
+    }
+    let fixture = fixture(&text);
+    drop(text);
+    let before = resident();
+    let begun = std::time::Instant::now();
+    let manifest = Manifest::load(&fixture.file).unwrap();
+    let seconds = begun.elapsed().as_secs_f64();
+    assert_eq!((manifest.len(), manifest.classes().len()), (1_000_000, 400));
+    assert_eq!(manifest.row(999_999).path(), "train/008/00999999.mp4");
+    // An unoptimised build on a busy machine takes longer than the two seconds of a release build.
+    let patience = if cfg!(debug_assertions) { 20.0 } else { 2.0 };
+    assert!(seconds < patience, "{seconds} s");
+    if let Some((before, after)) = before.zip(resident()) {
+        eprintln!("a million rows: {seconds:.2} s, {:.0} MB", after - before);
+        assert!(after - before < 300.0, "{} MB", after - before);
+    }
+}

@@ -114,6 +114,10 @@ impl FrameIndex {
         self.entries.partition_point(|entry| (entry.pts.wrapping_sub(self.entries[0].pts) as f64) < ticks)
     }
 
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     pub(crate) fn stamps(&self) -> Stamps {
         self.stamps
     }

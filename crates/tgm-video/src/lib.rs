@@ -12,6 +12,9 @@
 //! with B-frames, open groups of pictures, variable frame rates and edit lists alike. Where a container's time stamps
 //! cannot be trusted the file is decoded from its beginning instead: exactness comes before speed.
 //!
+//! **Only what a clip needs is done.** Frames with gaps between them are decoded without the pictures in between that nothing
+//! refers to, and [`VideoReader::read_views`] converts only what a view shows; the bytes are the same.
+//!
 //! **Pixels are what the stream says they are**: its colour matrix and range are honoured, and pictures are turned
 //! upright, motion vectors with them. Nothing is resampled in time.
 //!
@@ -30,14 +33,14 @@
 //! let rng = &mut tgm_random::Streams::new(0).stream("clip", 0, 0);
 //! let mut reader = VideoReader::open(&path, &ReadOptions { motion_vectors: true, ..Default::default() })?;
 //! let numbers = Sampling::Dense { frames: 4, stride: 2 }.train(reader.index().len(), rng);
-//! let frames = reader.read(&numbers)?;
 //!
-//! let crop = Crop::multi_scale().choose(frames[0].width, frames[0].height, 48, rng)?;
+//! let crop = Crop::multi_scale().choose(reader.probe().width, reader.probe().height, 48, rng)?;
 //! let view = View { crop, size: 48, flipped: false };
-//! let clip = Clip::from_frames(&frames, &view)?;
+//! let ViewedFrames { clips, frames } = reader.read_views(&numbers, &[view])?;
+//! let clip = &clips[0];
 //!
 //! let shape = TubeletShape { frames: 2, patch: 16 };
-//! let tubelets = patchify(&clip, shape, &Normalization::IMAGENET)?;
+//! let tubelets = patchify(clip, shape, &Normalization::IMAGENET)?;
 //! let motion = motion_grid(&frames, &view, shape)?;
 //! assert_eq!(tubelets.len(), motion.vectors.len() * shape.len());
 //! assert_eq!((motion.slots, motion.rows, motion.cols), (2, 3, 3));
@@ -49,6 +52,7 @@ mod bitstream;
 mod block_motion;
 mod clip;
 mod color;
+mod compact;
 mod container;
 mod crop;
 mod deadline;

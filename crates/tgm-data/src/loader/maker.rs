@@ -12,6 +12,7 @@ use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
 use super::sample::Sample;
 use super::source::{Cache, Cut};
 use super::{ClipError, LoaderError, Subset};
+use crate::index_store::IndexStore;
 use crate::manifest::Row;
 
 /// Makes clips; shared by the workers.
@@ -31,7 +32,10 @@ impl Maker {
             config: config.clone(),
             grid: config.grid()?,
             options: config.read_options(),
-            cache: Cache::new(loader.cache_mb << 20),
+            cache: Cache::new(
+                loader.cache_mb << 20,
+                IndexStore::load(data.manifest().file(), loader.index_mb << 20),
+            ),
         }))
     }
 

@@ -10,6 +10,7 @@ use tgm_video::{
 };
 
 use super::ClipError;
+use crate::index_store::IndexStore;
 
 /// An open video.
 pub(super) enum Source {
@@ -100,6 +101,7 @@ impl Source {
 /// Decoded videos that stay in memory, until the budget is used up; then nothing more comes in.
 pub(super) struct Cache {
     state: Mutex<State>,
+    indices: IndexStore,
 }
 
 struct State {
@@ -108,8 +110,8 @@ struct State {
 }
 
 impl Cache {
-    pub fn new(bytes: usize) -> Self {
-        Self { state: Mutex::new(State { videos: HashMap::new(), bytes_left: bytes }) }
+    pub fn new(bytes: usize, indices: IndexStore) -> Self {
+        Self { state: Mutex::new(State { videos: HashMap::new(), bytes_left: bytes }), indices }
     }
 
     /// Opens a video; keeps it in memory when it fits.
@@ -117,7 +119,7 @@ impl Cache {
         if let Some(video) = self.lock().videos.get(path) {
             return Ok(Source::Memory(video.clone()));
         }
-        let mut reader = VideoReader::open(file, options)?;
+        let mut reader = self.reader(path, file, options)?;
         let frames = reader.index().len();
         let estimate = frames * reader.probe().width as usize * reader.probe().height as usize * 3;
         if !self.reserve(estimate) {
@@ -138,6 +140,18 @@ impl Cache {
             state.bytes_left += bytes;
         }
         Ok(Source::Memory(video))
+    }
+
+    /// A reader, by a known index where there is one.
+    fn reader(&self, path: &str, file: &Path, options: &ReadOptions) -> Result<VideoReader, VideoError> {
+        // A limit that was lowered since holds for known videos, too.
+        let known = self.indices.get(path, file).filter(|index| index.len() <= options.max_frames);
+        if let Some(index) = known {
+            return VideoReader::open_with_index(file, index, options);
+        }
+        let reader = VideoReader::open(file, options)?;
+        self.indices.put(path, file, reader.index());
+        Ok(reader)
     }
 
     fn reserve(&self, bytes: usize) -> bool {

@@ -83,7 +83,7 @@ fn headers(manifest: &Manifest) -> BTreeMap<&str, FileReport> {
     let options = ReadOptions::default();
     let reports = files
         .into_par_iter()
-        .map(|(path, file)| (path, examine(path, &file, &options, Depth::Headers)))
+        .map(|(path, file)| (path, examine(path, &file, &options, Depth::Headers).0))
         .collect();
     progress.finish();
     reports
