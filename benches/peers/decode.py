@@ -39,7 +39,7 @@ def decord(path, frames):
 
 
 def pyav(path, frames):
-    """Sequential decoding to the last wanted frame, from the key frame before the first, frames matched by time stamp."""
+    """From the key frame before the first frame on, frames matched by time stamp; from the beginning where packets have none (AVI)."""
     import av
 
     wanted = set(frames)
@@ -47,12 +47,14 @@ def pyav(path, frames):
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        times = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
+        times = [packet.pts for packet in container.demux(stream) if packet.size > 0]
+        stamped = None not in times and "avi" not in container.format.name
+        times = sorted(times) if stamped else []
         numbers = {pts: number for number, pts in enumerate(times)}
-        container.seek(times[frames[0]], stream=stream, backward=True)
+        container.seek(times[frames[0]] if stamped else 0, stream=stream, backward=True)
         found = {}
-        for frame in container.decode(stream):
-            number = numbers.get(frame.pts)
+        for count, frame in enumerate(container.decode(stream)):
+            number = numbers.get(frame.pts) if stamped else count
             if number in wanted:
                 found[number] = frame.to_ndarray(format="rgb24")
             if len(found) == len(wanted):

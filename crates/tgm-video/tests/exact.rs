@@ -174,6 +174,17 @@ fn other_codecs_and_containers() {
         ("picture.gif", &["-vf", "fps=25"]),
         ("flash.flv", &["-c:v", "flv1", "-g", "12"]),
         ("raw.h264", &["-c:v", "libx264", "-bf", "2", "-g", "15"]),
+        ("av1.mkv", &["-c:v", "libaom-av1", "-g", "20", "-cpu-used", "8", "-usage", "realtime"]),
+        ("av1-hidden.mp4", &["-c:v", "libaom-av1", "-g", "30", "-cpu-used", "8", "-lag-in-frames", "16"]),
+        ("hevc-444.mp4", &["-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv444p"]),
+        // The second one is there to be passed over.
+        (
+            "two-streams.mkv",
+            &[
+                "-map", "0:v", "-map", "0:v", "-c:v", "libx264", "-crf:v:0", "1", "-crf:v:1", "51", "-s:v:1",
+                "32x24",
+            ],
+        ),
         ("h263.3gp", &["-c:v", "h263", "-g", "12"]),
         ("wmv.asf", &["-c:v", "wmv2", "-g", "12"]),
     ];
