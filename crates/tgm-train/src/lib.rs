@@ -29,5 +29,6 @@ pub mod schedule;
 pub mod step;
 pub mod stop;
 pub mod tensorboard;
+pub mod tensors;
 pub mod trainer;
 pub mod watch;

@@ -1,15 +1,16 @@
 //! `tgm forward`: a model on stored tensors, so that its numbers can be checked from outside.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use tgm_mae::{Checkpoint, CheckpointKind, Classifier, TokenSplit, VideoMae, tubelets_from_pixels};
 use tgm_ops::Params;
 use tgm_random::Streams;
 
 use crate::model_io;
+use crate::tensors::StoredTensors;
 
 /// Run a model on stored tensors and store what it computes.
 #[derive(clap::Args, Debug)]
@@ -37,8 +38,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let checkpoint = model_io::open(&args.checkpoint)?;
-    let input = Input::read(&args.input)?;
-    let pixels = input.tensor("pixel_values")?.to_dtype(DType::F32)?;
+    let input = StoredTensors::read(&args.input)?;
+    let pixels = input.get("pixel_values")?.to_dtype(DType::F32)?;
     let tubelets = tubelets_from_pixels(&checkpoint.config, &pixels)
         .with_context(|| args.input.display().to_string())?;
     let mut params = Params::new(Streams::new(0), &Device::Cpu);
@@ -88,50 +89,4 @@ fn pretraining(
         out.extend(theirs.into_iter().map(|(key, grad)| (format!("grad.{key}"), grad)));
     }
     Ok(out)
-}
-
-/// A file of tensors.
-struct Input<'a> {
-    path: &'a Path,
-    tensors: HashMap<String, Tensor>,
-}
-
-impl<'a> Input<'a> {
-    fn read(path: &'a Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let tensors = read_tensors(&bytes).with_context(|| path.display().to_string())?;
-        Ok(Self { path, tensors })
-    }
-
-    fn tensor(&self, name: &str) -> Result<&Tensor> {
-        self.tensors.get(name).with_context(|| format!("{}: has no tensor `{name}`", self.path.display()))
-    }
-
-    fn split(&self, tokens: usize) -> Result<TokenSplit> {
-        let masked = self.tensor("bool_masked_pos")?;
-        if masked.rank() != 2 || masked.dims()[1] != tokens {
-            bail!(
-                "{}: bool_masked_pos is {:?}, this model needs [B, {tokens}]",
-                self.path.display(),
-                masked.dims()
-            );
-        }
-        let rows = masked.to_dtype(DType::U8)?.to_vec2::<u8>()?;
-        let flags: Vec<Vec<bool>> = rows.iter().map(|row| row.iter().map(|&m| m != 0).collect()).collect();
-        TokenSplit::from_bools(&flags, &Device::Cpu).with_context(|| self.path.display().to_string())
-    }
-}
-
-/// Reads safetensors; booleans, which candle does not know, become `u8`.
-fn read_tensors(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
-    let file = safetensors::SafeTensors::deserialize(bytes)?;
-    let read = |(name, view): (String, safetensors::tensor::TensorView<'_>)| -> Result<(String, Tensor)> {
-        let tensor = if view.dtype() == safetensors::Dtype::BOOL {
-            Tensor::from_slice(view.data(), view.shape(), &Device::Cpu)?
-        } else {
-            candle_core::safetensors::Load::load(&view, &Device::Cpu)?
-        };
-        Ok((name, tensor))
-    };
-    file.tensors().into_iter().map(read).collect()
 }

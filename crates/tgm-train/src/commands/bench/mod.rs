@@ -2,7 +2,12 @@
 
 mod decode;
 mod localise;
+mod python;
 mod record;
+mod score;
+mod step;
+mod turns;
+mod worker;
 
 use anyhow::Result;
 
@@ -11,11 +16,18 @@ use anyhow::Result;
 pub(super) enum Command {
     Decode(decode::Args),
     Localise(localise::Args),
+    Score(score::Args),
+    Step(step::Args),
+    #[command(hide = true)]
+    Worker(worker::Args),
 }
 
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
         Command::Decode(args) => decode::run(args),
         Command::Localise(args) => localise::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Step(args) => step::run(args),
+        Command::Worker(args) => worker::run(args),
     }
 }

@@ -47,6 +47,12 @@ pub(super) struct Row {
     /// What the machine allows at best.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<f64>,
+    /// Our peak resident memory in MB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours_peak_mb: Option<f64>,
+    /// That of the best peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_peak_mb: Option<f64>,
     /// What we want `ours` to reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bar: Option<f64>,

@@ -1,0 +1,216 @@
+//! `tgm bench score`: frames per second through CLIP's image tower.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::DType;
+use clap::ValueEnum;
+use serde_json::json;
+use tgm_ops::gradcheck::randn;
+
+use super::python;
+use super::record::Record;
+use super::step::{Precision, Scratch, header, line, measure, row, threads};
+use super::turns::{Kind, Spec, ensure_agreement};
+
+/// Frames per second through CLIP's image tower to projected patch features, with random weights.
+///
+/// With --peers `transformers` does the same work on the same weights and frames, in turn with ours.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  tgm bench score --peers --json score.json
+  tgm bench score --size b32 --precision bf16")]
+pub(in crate::commands) struct Args {
+    /// Model sizes.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Size::B32, Size::B16])]
+    size: Vec<Size>,
+    /// Precisions.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Precision::F32, Precision::Bf16])]
+    precision: Vec<Precision>,
+    /// Frames of 224² that go through together.
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Threads of each program. Default: all.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Timed batches of each program; the median counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Measure PyTorch, too.
+    #[arg(long)]
+    peers: bool,
+    /// Write the rows to a file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Size {
+    /// ViT-B/32.
+    B32,
+    /// ViT-B/16.
+    B16,
+    /// ViT-L/14.
+    L14,
+}
+
+/// What differs between the sizes.
+struct Tower {
+    name: &'static str,
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    patch: usize,
+    projection: usize,
+}
+
+impl Size {
+    const fn tower(self) -> Tower {
+        match self {
+            Self::B32 => {
+                Tower { name: "vit-b32", hidden: 768, layers: 12, heads: 12, patch: 32, projection: 512 }
+            }
+            Self::B16 => {
+                Tower { name: "vit-b16", hidden: 768, layers: 12, heads: 12, patch: 16, projection: 512 }
+            }
+            Self::L14 => {
+                Tower { name: "vit-l14", hidden: 1024, layers: 24, heads: 16, patch: 14, projection: 768 }
+            }
+        }
+    }
+}
+
+const SIDE: usize = 224;
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let python = if args.peers { Some(python::interpreter()?) } else { None };
+    let folder = Scratch::new("score")?;
+    let input = folder.path().join("input.safetensors");
+    let pixels = randn("frames", &[args.batch, 3, SIDE, SIDE], DType::F32)?;
+    candle_core::safetensors::save(&HashMap::from([("pixel_values", pixels)]), &input)?;
+    println!("{}", header(&["frames/s"]));
+    let mut rows = Vec::new();
+    for &size in &args.size {
+        let tower = size.tower();
+        let model = folder.path().join(tower.name);
+        write_model(&model, &tower)?;
+        for &precision in &args.precision {
+            let spec = Spec {
+                work: Kind::Score,
+                model: model.display().to_string(),
+                input: input.display().to_string(),
+                precision: precision.name().into(),
+                threads: threads(args.threads),
+                contrastive: false,
+            };
+            let name = format!("score/{}/{}/b{}", tower.name, precision.name(), args.batch);
+            let measured = measure(folder.path(), &name, &spec, python.as_deref(), args.rounds)?;
+            ensure_agreement(&measured, precision.tolerance()).with_context(|| name.clone())?;
+            let row = row(name, "frames/s", args.batch as f64, &measured);
+            println!("{}", line(&row));
+            rows.push(row);
+        }
+    }
+    Record::new(rows).write(args.json.as_deref())
+}
+
+/// A CLIP of this size with random weights, in Hugging Face's layout. Its text tower, which this bench does not use, is
+/// small enough to fit the demo's tokenizer.
+fn write_model(folder: &Path, tower: &Tower) -> Result<()> {
+    const TEXT: usize = 16;
+    let tokenizer = include_bytes!("../../../../../fixtures/tiny-clip/tokenizer.json");
+    let tiny: serde_json::Value =
+        serde_json::from_slice(include_bytes!("../../../../../fixtures/tiny-clip/config.json"))?;
+    let words = tiny["text_config"]["vocab_size"].as_u64().context("the tiny CLIP's vocabulary")? as usize;
+    let mut text = tiny["text_config"].clone();
+    for (key, value) in [
+        ("hidden_size", TEXT),
+        ("intermediate_size", TEXT),
+        ("num_hidden_layers", 1),
+        ("num_attention_heads", 2),
+    ] {
+        text[key] = value.into();
+    }
+    text["projection_dim"] = tower.projection.into();
+    let config = json!({
+        "model_type": "clip",
+        "projection_dim": tower.projection,
+        "logit_scale_init_value": 2.6592,
+        "text_config": text,
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_act": "quick_gelu",
+            "hidden_size": tower.hidden,
+            "intermediate_size": 4 * tower.hidden,
+            "image_size": SIDE,
+            "layer_norm_eps": 1e-5,
+            "num_attention_heads": tower.heads,
+            "num_channels": 3,
+            "num_hidden_layers": tower.layers,
+            "patch_size": tower.patch,
+            "projection_dim": tower.projection,
+        },
+    });
+    let mut weights = HashMap::new();
+    let mut add = |name: String, shape: &[usize]| -> Result<()> {
+        let values = randn(&name, shape, DType::F32)?;
+        // Norms near one, all else small: activations of ordinary size.
+        let values = match name.contains("norm") && name.ends_with("weight") {
+            true => ((values * 0.02)? + 1.0)?,
+            false => (values * 0.02)?,
+        };
+        weights.insert(name, values);
+        Ok(())
+    };
+    add("logit_scale".into(), &[])?;
+    add("text_model.embeddings.token_embedding.weight".into(), &[words, TEXT])?;
+    add("text_model.embeddings.position_embedding.weight".into(), &[77, TEXT])?;
+    for (name, shape) in blocks("text_model", 1, TEXT, TEXT) {
+        add(name, &shape)?;
+    }
+    for part in ["weight", "bias"] {
+        add(format!("text_model.final_layer_norm.{part}"), &[TEXT])?;
+        add(format!("vision_model.pre_layrnorm.{part}"), &[tower.hidden])?;
+        add(format!("vision_model.post_layernorm.{part}"), &[tower.hidden])?;
+    }
+    let positions = (SIDE / tower.patch).pow(2) + 1;
+    add("vision_model.embeddings.class_embedding".into(), &[tower.hidden])?;
+    add(
+        "vision_model.embeddings.patch_embedding.weight".into(),
+        &[tower.hidden, 3, tower.patch, tower.patch],
+    )?;
+    add("vision_model.embeddings.position_embedding.weight".into(), &[positions, tower.hidden])?;
+    for (name, shape) in blocks("vision_model", tower.layers, tower.hidden, 4 * tower.hidden) {
+        add(name, &shape)?;
+    }
+    add("text_projection.weight".into(), &[tower.projection, TEXT])?;
+    add("visual_projection.weight".into(), &[tower.projection, tower.hidden])?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    std::fs::write(folder.join("config.json"), serde_json::to_string_pretty(&config)?)?;
+    std::fs::write(folder.join("tokenizer.json"), tokenizer)?;
+    Ok(candle_core::safetensors::save(&weights, folder.join("model.safetensors"))?)
+}
+
+/// Names and shapes of a tower's transformer blocks.
+fn blocks(tower: &str, layers: usize, width: usize, hidden: usize) -> Vec<(String, Vec<usize>)> {
+    let mut all = Vec::new();
+    for layer in 0..layers {
+        let name = |part: &str| format!("{tower}.encoder.layers.{layer}.{part}");
+        let mut linear = |part: &str, out: usize, input: usize| {
+            all.push((name(&format!("{part}.weight")), vec![out, input]));
+            all.push((name(&format!("{part}.bias")), vec![out]));
+        };
+        for projection in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+            linear(&format!("self_attn.{projection}"), width, width);
+        }
+        linear("mlp.fc1", hidden, width);
+        linear("mlp.fc2", width, hidden);
+        for norm in ["layer_norm1", "layer_norm2"] {
+            all.push((name(&format!("{norm}.weight")), vec![width]));
+            all.push((name(&format!("{norm}.bias")), vec![width]));
+        }
+    }
+    all
+}
