@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection, VideoMAEForPreTraining, VideoMAEModel
+from transformers.utils import logging
 
 WARM_UP = 3
 
@@ -121,6 +122,9 @@ def score(spec, tensors, compile):
 
 
 def main():
+    # Weights of towers that are not measured are left over; that is no news.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     spec = json.load(open(sys.argv[1]))
     torch.set_num_threads(spec["threads"])
     tensors = load_file(spec["input"])
