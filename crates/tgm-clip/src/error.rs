@@ -80,7 +80,7 @@ pub enum ClipError {
     #[error(
         "model {repo} at revision {revision} is not complete in the cache {} and cannot be downloaded: {reason}; \
          with network access it is downloaded once, without it point to a folder that holds config.json, \
-         model.safetensors and tokenizer.json (for CLIP: --set clip=FOLDER)",
+         model.safetensors and tokenizer.json (in training: --set text.model=FOLDER, elsewhere: --model FOLDER)",
         cache.display()
     )]
     Hub {

@@ -154,7 +154,7 @@ mod tests {
             let start = Instant::now();
             let message = hub.snapshot(REPO, "v1").unwrap_err().to_string();
             assert!(start.elapsed() < Duration::from_secs(5));
-            for part in [REPO, "v1", &cache.path().display().to_string(), "--set clip=FOLDER"] {
+            for part in [REPO, "v1", &cache.path().display().to_string(), "--set text.model=FOLDER"] {
                 assert!(message.contains(part), "{message}");
             }
         }

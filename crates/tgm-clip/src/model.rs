@@ -185,6 +185,11 @@ impl ClipModel {
         &self.device
     }
 
+    /// The type of weights and activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Which model this is, for cache keys: `OWNER/NAME@COMMIT`, or a hash of all files. It does not tell f32 from bf16.
     pub fn identity(&self) -> &str {
         &self.identity

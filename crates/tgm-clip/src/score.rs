@@ -45,9 +45,28 @@ impl ClipModel {
         &self,
         frames: Frames<'_>,
         text: &Tensor,
-        (rows, cols): (usize, usize),
+        grid: (usize, usize),
         options: &ScoreOptions,
     ) -> Result<Vec<f32>, ClipError> {
+        let expected = [self.embedding_dim()];
+        if text.dims() != expected {
+            return Err(wrong_text(text, &expected));
+        }
+        let mut all = self.score_each(frames, &text.unsqueeze(0)?, grid, options)?;
+        Ok(all.pop().unwrap_or_default())
+    }
+
+    /// As [`ClipModel::score`] for `K` texts `[K, E]`, which share one pass of the image tower: one list of scores for each.
+    ///
+    /// # Errors
+    /// As [`ClipModel::score`].
+    pub fn score_each(
+        &self,
+        frames: Frames<'_>,
+        texts: &Tensor,
+        (rows, cols): (usize, usize),
+        options: &ScoreOptions,
+    ) -> Result<Vec<Vec<f32>>, ClipError> {
         if rows == 0 || cols == 0 {
             return Err(ClipError::Shape {
                 what: "score grid",
@@ -55,40 +74,49 @@ impl ClipModel {
                 expected: "at least 1×1".into(),
             });
         }
-        let direction = self.direction(text, options.features)?;
+        let directions = self.directions(texts, options.features)?;
+        let count = directions.dim(1)?;
         let side = self.image_size() / self.patch_size();
         let (height, width, grid) = match options.resample {
             Resample::Map => (self.image_size(), self.image_size(), (side, side)),
             Resample::Positions => (rows * self.patch_size(), cols * self.patch_size(), (rows, cols)),
         };
-        let mut scores = Vec::with_capacity(frames.count() * rows * cols);
+        let mut scores = vec![Vec::with_capacity(frames.count() * rows * cols); count];
         for chunk in frames.chunks(FRAMES_PER_PASS) {
             let pixels = chunk.to_pixels(height, width, self.device())?;
             let features = unit(&self.patch_features(&pixels, options.features)?)?;
-            let mut map = features.broadcast_matmul(&direction)?.reshape((chunk.count(), grid.0, grid.1))?;
-            if grid != (rows, cols) {
-                map = interpolate(&map, rows, cols, Kernel::Linear)?;
+            let maps = features.broadcast_matmul(&directions)?.permute((2, 0, 1))?.contiguous()?;
+            for (i, scores) in scores.iter_mut().enumerate() {
+                let mut map = maps.get(i)?.reshape((chunk.count(), grid.0, grid.1))?;
+                if grid != (rows, cols) {
+                    map = interpolate(&map, rows, cols, Kernel::Linear)?;
+                }
+                scores.extend(map.flatten_all()?.to_vec1::<f32>()?);
             }
-            scores.extend(map.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(scores)
     }
 
-    /// What unit patch features are multiplied with: `[E, 1]`.
-    fn direction(&self, text: &Tensor, features: PatchFeatures) -> Result<Tensor, ClipError> {
-        if text.dims() != [self.embedding_dim()] {
-            return Err(ClipError::Shape {
-                what: "text embedding",
-                got: format!("{:?}", text.dims()),
-                expected: format!("[{}]", self.embedding_dim()),
-            });
+    /// What unit patch features are multiplied with: `[E, K]`.
+    fn directions(&self, texts: &Tensor, features: PatchFeatures) -> Result<Tensor, ClipError> {
+        match *texts.dims() {
+            [count, width] if count > 0 && width == self.embedding_dim() => {}
+            _ => return Err(wrong_text(texts, &[texts.dim(0).unwrap_or(1).max(1), self.embedding_dim()])),
         }
-        let text = unit(&text.to_device(self.device())?.to_dtype(DType::F32)?)?;
-        let direction = match features {
-            PatchFeatures::Plain | PatchFeatures::Value => text,
-            PatchFeatures::Surgery => (text - self.empty_caption())?,
+        let texts = unit(&texts.to_device(self.device())?.to_dtype(DType::F32)?)?;
+        let directions = match features {
+            PatchFeatures::Plain | PatchFeatures::Value => texts,
+            PatchFeatures::Surgery => texts.broadcast_sub(self.empty_caption())?,
         };
-        Ok(direction.unsqueeze(1)?)
+        Ok(directions.t()?.contiguous()?)
+    }
+}
+
+fn wrong_text(text: &Tensor, expected: &[usize]) -> ClipError {
+    ClipError::Shape {
+        what: "text embedding",
+        got: format!("{:?}", text.dims()),
+        expected: format!("{expected:?}"),
     }
 }
 

@@ -123,6 +123,22 @@ fn an_interrupted_run_loses_only_what_was_in_no_shard() {
 }
 
 #[test]
+fn what_was_flushed_survives_an_interruption() {
+    let dir = TempDir::new().unwrap();
+    let mut cache = open_or_create(dir.path());
+    for i in 0..3 {
+        cache.insert(key(i), maps(i)).unwrap();
+    }
+    cache.flush().unwrap();
+    cache.flush().unwrap();
+    assert_eq!(cache.get(&key(2)).unwrap().unwrap(), maps(2));
+    drop(cache);
+    assert_holds(dir.path(), 0..3);
+    assert_eq!(CacheSpec::of_folder(dir.path()).unwrap().rows, GRID.0);
+    assert!(CacheSpec::of_folder(&dir.path().join("none")).is_err());
+}
+
+#[test]
 fn a_shard_cut_off_anywhere_is_detected_and_it_alone_is_redone() {
     let whole = TempDir::new().unwrap();
     run(whole.path(), 0..12);

@@ -136,6 +136,23 @@ fn frames_are_scored_alike_alone_and_in_any_batch() {
 }
 
 #[test]
+fn several_texts_share_a_pass_and_have_their_own_scores() {
+    let (clip, golden) = (load("clip-gelu"), golden("clip-gelu"));
+    let (bytes, height, width) = frames(&golden["square.frames"]);
+    let frames = Frames::new(&bytes, height, width).unwrap();
+    let texts = &golden["text_embeds"];
+    for (features, path) in PATHS {
+        let options = ScoreOptions { features, ..ScoreOptions::default() };
+        let together = clip.score_each(frames, texts, (6, 5), &options).unwrap();
+        assert_eq!(together.len(), texts.dim(0).unwrap());
+        for (i, found) in together.iter().enumerate() {
+            let alone = clip.score(frames, &texts.get(i).unwrap(), (6, 5), &options).unwrap();
+            assert!(found.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-6), "{path}: text {i}");
+        }
+    }
+}
+
+#[test]
 fn the_length_of_the_text_embedding_does_not_matter() {
     let (clip, golden) = (load("clip-gelu"), golden("clip-gelu"));
     let (bytes, height, width) = frames(&golden["square.frames"]);

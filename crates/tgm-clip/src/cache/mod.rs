@@ -86,6 +86,14 @@ impl CacheSpec {
         Self { model, options, rows: grid.0, cols: grid.1, frames, maps_per_shard }
     }
 
+    /// How the cache in a folder was made: its grid and its frames are of no concern to those who only read it.
+    ///
+    /// # Errors
+    /// [`CacheError::Absent`], [`CacheError::Format`], [`CacheError::Damaged`] or [`CacheError::Io`].
+    pub fn of_folder(dir: &Path) -> Result<Self, CacheError> {
+        Store::new(dir).description()
+    }
+
     /// How a cache was made differently from `self`.
     fn differences(&self, cached: &Self) -> Vec<String> {
         let facts = |spec: &Self| {
@@ -305,6 +313,14 @@ impl ScoreCache {
             self.write_shard()?;
         }
         Ok(())
+    }
+
+    /// Writes what is not yet in a shard into a smaller one, so that an interruption costs no more than what follows.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] when the shard cannot be written; nothing is lost then.
+    pub fn flush(&mut self) -> Result<(), CacheError> {
+        self.write_shard()
     }
 
     /// Writes what is not yet in a shard, and releases the cache for the next writer. Without it, that is lost.

@@ -60,8 +60,8 @@ impl Store {
         }
     }
 
-    /// Fails unless the folder has a cache made as `spec` says.
-    pub fn check_description(&self, spec: &CacheSpec) -> Result<(), CacheError> {
+    /// How the cache in the folder was made.
+    pub fn description(&self) -> Result<CacheSpec, CacheError> {
         let path = self.dir.join(DESCRIPTION);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -72,13 +72,21 @@ impl Store {
         let damaged =
             |e: serde_json::Error| CacheError::Damaged { path: path.clone(), reason: e.to_string() };
         // The format first: another one may have another specification.
-        let Description { format, spec: cached } =
+        let Description { format, spec } =
             serde_json::from_slice::<Description<serde_json::Value>>(&bytes).map_err(damaged)?;
         if format != FORMAT {
             return Err(CacheError::Format { path, found: format, expected: FORMAT });
         }
-        let differences = spec.differences(&serde_json::from_value(cached).map_err(damaged)?);
-        if differences.is_empty() { Ok(()) } else { Err(CacheError::OtherSpec { path, differences }) }
+        serde_json::from_value(spec).map_err(damaged)
+    }
+
+    /// Fails unless the folder has a cache made as `spec` says.
+    pub fn check_description(&self, spec: &CacheSpec) -> Result<(), CacheError> {
+        let differences = spec.differences(&self.description()?);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(CacheError::OtherSpec { path: self.dir.join(DESCRIPTION), differences })
     }
 
     /// As [`Store::check_description`], but takes a description that is absent or unreadable for none: the shards, if
