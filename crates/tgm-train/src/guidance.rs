@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
-use tgm_clip::{ClipModel, Frames, ModelSource, slots};
-use tgm_data::loader::Sample;
+use tgm_clip::{ClipModel, Frames, ModelSource, ScoreOptions, slots};
+use tgm_data::loader::{Sample, Subset};
 use tgm_masking::{Cues, Mask, Masking, ScoreMap};
 use tgm_random::Streams;
 
 use crate::config::{Config, TextConfig};
+use crate::score_cache::CachedScores;
 
 /// A tiny CLIP that knows the synthetic world, so that the demo needs no network.
 const BUILTIN: ModelSource = ModelSource::Embedded {
@@ -28,22 +29,38 @@ pub struct Guide {
     text: TextConfig,
     streams: Streams,
     clip: Option<ClipModel>,
+    cached: Option<CachedScores>,
     embeddings: HashMap<String, Tensor>,
 }
 
 impl Guide {
-    /// Loads the CLIP if masking or loss need one.
+    /// Loads the CLIP if masking or loss need one, and opens the score cache if there is one for these clips.
     ///
     /// # Errors
-    /// When it cannot be loaded.
-    pub fn new(config: &Config, device: &Device) -> Result<Self> {
+    /// When the CLIP cannot be loaded, or the cache is of another model or made with other options.
+    pub fn new(config: &Config, data: &Subset, device: &Device) -> Result<Self> {
         let wanted = config.contrastive.enabled || config.masking.needs_scores();
         let clip = if wanted { Some(load_clip(&config.text, device)?) } else { None };
+        let cached = match (&clip, &config.text.cache) {
+            (Some(clip), Some(folder)) if config.masking.needs_scores() => {
+                let (cached, missing) = CachedScores::open(folder, clip, config.text.scores, data)?;
+                if missing > 0 {
+                    let folder = folder.display();
+                    tracing::warn!(
+                        "{folder}: {missing} captions have no map in the score cache and are scored while training; \
+                         `tgm score` makes what is missing"
+                    );
+                }
+                Some(cached)
+            }
+            _ => None,
+        };
         Ok(Self {
             masking: config.masking.clone(),
             text: config.text.clone(),
             streams: Streams::new(config.seed),
             clip,
+            cached,
             embeddings: HashMap::new(),
         })
     }
@@ -62,33 +79,49 @@ impl Guide {
         Ok(Tensor::stack(&rows, 0)?)
     }
 
-    /// One mask per clip; clips are scored in parallel.
+    /// One mask per clip; clips are scored in parallel, unless their maps are cached.
     ///
     /// # Errors
     /// When a cue is missing.
     pub fn masks(&mut self, samples: &[Sample]) -> Result<Vec<Mask>> {
-        let texts: Vec<Option<Tensor>> = if self.masking.needs_scores() {
-            samples.iter().map(|sample| self.embedding(sample).map(Some)).collect::<Result<_>>()?
-        } else {
-            vec![None; samples.len()]
-        };
-        samples.par_iter().zip(&texts).map(|(sample, text)| self.mask(sample, text.as_ref())).collect()
+        let scores = self.score_maps(samples)?;
+        samples.par_iter().zip(&scores).map(|(sample, scores)| self.mask(sample, scores.as_ref())).collect()
     }
 
-    fn mask(&self, sample: &Sample, text: Option<&Tensor>) -> Result<Mask> {
-        let scores = text.map(|text| self.scores(sample, text)).transpose()?;
-        let cues = Cues { scores: scores.as_ref(), motion: sample.motion.as_ref() };
+    /// The score map of every clip for its caption; none unless the masking needs them.
+    ///
+    /// # Errors
+    /// When a clip has no caption, or the cache cannot be read.
+    pub fn score_maps(&mut self, samples: &[Sample]) -> Result<Vec<Option<ScoreMap>>> {
+        if !self.masking.needs_scores() {
+            return Ok(vec![None; samples.len()]);
+        }
+        let cached: Vec<Option<ScoreMap>> = match &self.cached {
+            Some(cached) => samples.par_iter().map(|sample| cached.map(sample)).collect::<Result<_>>()?,
+            None => vec![None; samples.len()],
+        };
+        let text = |(sample, cached): (&Sample, &Option<ScoreMap>)| match cached {
+            Some(_) => Ok(None),
+            None => self.embedding(sample).map(Some),
+        };
+        let texts = samples.iter().zip(&cached).map(text).collect::<Result<Vec<_>>>()?;
+        let either = |((cached, sample), text): ((Option<ScoreMap>, &Sample), Option<Tensor>)| match text {
+            Some(text) => self.scores(sample, &text).map(Some),
+            None => Ok(cached),
+        };
+        cached.into_par_iter().zip(samples).zip(texts).map(either).collect()
+    }
+
+    fn mask(&self, sample: &Sample, scores: Option<&ScoreMap>) -> Result<Mask> {
+        let cues = Cues { scores, motion: sample.motion.as_ref() };
         let mut stream = self.streams.stream("mask", sample.epoch, sample.number);
         self.masking.mask(&sample.grid, &cues, &mut stream).with_context(|| sample.path.clone())
     }
 
-    /// The score map of a caption's embedding `[E]` on a clip.
+    /// The score map of a caption's embedding `[E]` on a clip, by CLIP itself.
     fn scores(&self, sample: &Sample, text: &Tensor) -> Result<ScoreMap> {
         let Some(clip) = &self.clip else { bail!("score maps need a CLIP: set text.model") };
-        let (grid, pixels) = (sample.grid, &sample.clip);
-        let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
-        let scores = clip.score(frames, text, (grid.rows(), grid.cols()), &self.text.scores)?;
-        Ok(ScoreMap::new(grid, slots(&scores, grid.cells(), pixels.frames() / grid.slots())?)?)
+        score_clip(clip, sample, text, &self.text.scores)
     }
 
     fn embedding(&mut self, sample: &Sample) -> Result<Tensor> {
@@ -110,6 +143,22 @@ impl Guide {
         self.embeddings.insert(caption.clone(), embedding.clone());
         Ok(embedding)
     }
+}
+
+/// What CLIP says about the clip itself, without a cache: the score map for a caption's embedding `[E]`.
+///
+/// # Errors
+/// When shapes do not fit.
+pub fn score_clip(
+    clip: &ClipModel,
+    sample: &Sample,
+    text: &Tensor,
+    options: &ScoreOptions,
+) -> Result<ScoreMap> {
+    let (grid, pixels) = (sample.grid, &sample.clip);
+    let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
+    let scores = clip.score(frames, text, (grid.rows(), grid.cols()), options)?;
+    Ok(ScoreMap::new(grid, slots(&scores, grid.cells(), pixels.frames() / grid.slots())?)?)
 }
 
 /// Loads the CLIP that `text.model` names.

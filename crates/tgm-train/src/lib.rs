@@ -26,6 +26,7 @@ pub mod report;
 pub mod run_data;
 pub mod run_dir;
 pub mod schedule;
+pub mod score_cache;
 pub mod step;
 pub mod stop;
 pub mod tensorboard;

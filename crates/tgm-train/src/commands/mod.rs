@@ -10,6 +10,7 @@ mod pretrain;
 mod replay;
 mod report;
 mod shell;
+mod score;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ enum Command {
     Report(report::Args),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
+    Score(score::Args),
 }
 
 /// Stack of the thread that everything runs on: candle walks a loss's graph by recursion, one frame per operation.
@@ -118,6 +120,7 @@ fn run(command: Command) -> Result<()> {
         Command::Report(args) => report::run(args),
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
+        Command::Score(args) => score::run(args),
     }
 }
 

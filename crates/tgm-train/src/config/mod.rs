@@ -114,11 +114,18 @@ pub struct TextConfig {
     pub model: String,
     /// Patch features and grid of the score maps.
     pub scores: ScoreOptions,
+    /// A folder that `tgm score` has filled for these videos and captions: maps are read from it, through the same crop as
+    /// the pixels, and CLIP's image tower rests. Default: none.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for TextConfig {
     fn default() -> Self {
-        Self { model: tgm_clip::ModelSource::vit_b32().to_string(), scores: ScoreOptions::default() }
+        Self {
+            model: tgm_clip::ModelSource::vit_b32().to_string(),
+            scores: ScoreOptions::default(),
+            cache: None,
+        }
     }
 }
 

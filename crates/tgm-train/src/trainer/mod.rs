@@ -89,7 +89,7 @@ impl Trainer {
         let data = training_data(&config)?;
         check_files(&data, config.loader.max_bad_share)?;
         let plan = Plan::new(&config, data.rows().len())?;
-        let guide = Guide::new(&config, &device)?;
+        let guide = Guide::new(&config, &data, &device)?;
         let mut params = Params::new(Streams::new(config.seed), &device);
         let joint = joint(&config, &plan.model, guide.text_dim(), &mut params)?;
         let mut trainer = Self {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use rayon::prelude::*;
 use tgm_clip::{ClipModel, Frames, ScoreOptions, slots};
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Sample};
@@ -190,8 +190,12 @@ impl Scene {
                 let captions: Vec<&str> = self.captions.iter().map(String::as_str).collect();
                 let texts = clip.embed_text(&captions)?.embeddings;
                 let options = ScoreOptions { features, ..ScoreOptions::default() };
-                let each = (0..captions.len()).map(|i| {
-                    let scores = score_map(clip, &self.sample, &texts.get(i)?, &options)?;
+                let (grid, pixels) = (self.sample.grid, &self.sample.clip);
+                let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
+                let all = clip.score_each(frames, &texts, (grid.rows(), grid.cols()), &options)?;
+                let each = all.iter().map(|scores| {
+                    let scores = slots(scores, grid.cells(), pixels.frames() / grid.slots())?;
+                    let scores = ScoreMap::new(grid, scores)?;
                     let value = |i: usize| f64::from(scores.values()[i]);
                     self.found(method, &Cues::from_scores(&scores), Some(&value), seed, number)
                 });
@@ -239,13 +243,6 @@ fn draw(
 ) -> Result<Mask> {
     let mut stream = Streams::new(seed).stream("mask", 0, number);
     Ok(method.masking(ratio).mask(&sample.grid, cues, &mut stream)?)
-}
-
-fn score_map(clip: &ClipModel, sample: &Sample, text: &Tensor, options: &ScoreOptions) -> Result<ScoreMap> {
-    let (grid, pixels) = (sample.grid, &sample.clip);
-    let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
-    let scores = clip.score(frames, text, (grid.rows(), grid.cols()), options)?;
-    Ok(ScoreMap::new(grid, slots(&scores, grid.cells(), pixels.frames() / grid.slots())?)?)
 }
 
 /// The mean over a scene's captions.

@@ -1,0 +1,108 @@
+//! Score maps ahead of training: CLIP looks at every video once, however many epochs follow.
+//!
+//! [`fill`] writes the maps of whole frames, [`CachedScores`] gives a training clip its map through the same crop, mirror
+//! and times as its pixels. What CLIP would say about the *cropped* picture differs a little, because the crop takes
+//! context away: a test measures how little.
+
+mod fill;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use tgm_clip::cache::{CacheKey, CacheSpec, Region, ScoreCache};
+use tgm_clip::{ClipModel, ScoreOptions, slots};
+use tgm_data::loader::{Sample, Subset};
+use tgm_data::manifest::Row;
+use tgm_masking::ScoreMap;
+
+pub use fill::{Filled, Rules, fill, fill_for};
+
+/// A cache as training reads it.
+#[derive(Debug)]
+pub struct CachedScores {
+    cache: ScoreCache,
+    data: Subset,
+}
+
+impl CachedScores {
+    /// Opens the cache in a folder for the clips that will be trained on. Its grid and frames may be any; model and options
+    /// must be those of the run. Returns beside it how many of the clips' captions have no map.
+    ///
+    /// # Errors
+    /// When there is no cache, it was made by another model or with other options, or none of the clips is in it.
+    pub fn open(
+        folder: &Path,
+        clip: &ClipModel,
+        options: ScoreOptions,
+        data: &Subset,
+    ) -> Result<(Self, usize)> {
+        let CacheSpec { rows, cols, frames, .. } = CacheSpec::of_folder(folder)?;
+        let spec = CacheSpec::new(&model_name(clip), options, (rows, cols), &frames);
+        let cache = ScoreCache::open(folder, &spec)?;
+        let (mut found, mut missing) = (0, 0);
+        for &number in data.rows() {
+            let row = data.manifest().row(number as usize);
+            for caption in row.captions() {
+                // A video that is absent will be a bad one in training; here it only has no map.
+                let known = key(&row, caption).is_ok_and(|key| cache.contains(&key));
+                if known { found += 1 } else { missing += 1 }
+            }
+        }
+        if found == 0 {
+            bail!(
+                "{}: none of the {missing} captions of {} has a map in this cache; make them with \
+                 `tgm score --data {} --out {}`",
+                folder.display(),
+                data.manifest().file().display(),
+                data.manifest().file().display(),
+                folder.display()
+            );
+        }
+        Ok((Self { cache, data: data.clone() }, missing))
+    }
+
+    /// The map of a clip for its caption, if it is in the cache.
+    ///
+    /// # Errors
+    /// When the cache cannot be read.
+    pub fn map(&self, sample: &Sample) -> Result<Option<ScoreMap>> {
+        let Some(caption) = &sample.caption else { return Ok(None) };
+        let key = key(&self.data.manifest().row(sample.row as usize), caption)?;
+        let Some(maps) = self.cache.get(&key)? else { return Ok(None) };
+        let grid = sample.grid;
+        let scores = maps
+            .crop(&region(sample), sample.flipped, (grid.rows(), grid.cols()), sample.clip.times())
+            .with_context(|| sample.path.clone())?;
+        let scores = slots(&scores, grid.cells(), sample.clip.frames() / grid.slots())?;
+        Ok(Some(ScoreMap::new(grid, scores)?))
+    }
+}
+
+/// Which part of the frame a clip shows.
+fn region(sample: &Sample) -> Region {
+    let (crop, (width, height)) = (sample.crop, sample.frame_size);
+    let part = |pixels: u32, all: u32| f64::from(pixels) / f64::from(all);
+    Region {
+        left: part(crop.x, width),
+        top: part(crop.y, height),
+        width: part(crop.width, width),
+        height: part(crop.height, height),
+    }
+}
+
+/// What the maps of a row and a caption are found by: the file, the part of it that the row is, and the caption.
+fn key(row: &Row<'_>, caption: &str) -> Result<CacheKey> {
+    let name = match (row.start(), row.end()) {
+        (None, None) => row.path().to_owned(),
+        (start, end) => {
+            let show = |time: Option<f64>| time.map_or_else(String::new, |time| time.to_string());
+            format!("{} from {} to {} s", row.path(), show(start), show(end))
+        }
+    };
+    Ok(CacheKey::for_file(&name, &row.file(), caption)?)
+}
+
+/// The model as caches name it: its weights, and the type it runs in.
+fn model_name(clip: &ClipModel) -> String {
+    format!("{} {}", clip.identity(), clip.dtype().as_str())
+}
