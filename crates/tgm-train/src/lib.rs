@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "a command line program: results go to stdout")]
 
 pub mod batch;
+pub mod captioning;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod caption;
 mod convert;
 mod data;
 mod eval;
@@ -45,6 +46,7 @@ enum LogFormat {
 enum Command {
     #[command(subcommand)]
     Bench(bench::Command),
+    Caption(caption::Args),
     Pretrain(pretrain::Args),
     Eval(eval::Args),
     #[command(subcommand)]
@@ -109,6 +111,7 @@ fn start_logging(verbose: u8, format: LogFormat) {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Bench(command) => bench::run(command),
+        Command::Caption(args) => caption::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Data(command) => data::run(command),
