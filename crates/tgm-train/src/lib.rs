@@ -34,3 +34,4 @@ pub mod tensorboard;
 pub mod tensors;
 pub mod trainer;
 pub mod watch;
+pub mod viz;

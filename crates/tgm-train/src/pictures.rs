@@ -11,6 +11,8 @@ use tgm_data::loader::{ClipConfig, Sample};
 use tgm_masking::Mask;
 use tgm_video::{Clip, Normalization, unpatchify, write_png};
 
+use crate::viz::Statistics;
+
 /// Visible tubelets whose statistics a hidden one is given.
 const NEIGHBOURS: usize = 4;
 
@@ -66,6 +68,31 @@ pub fn write_masked(path: &Path, tubelets: &[f32], mask: &Mask, clip: &ClipConfi
     let [original, hidden] = rows;
     let (rgb, width, height) = contact_sheet(&[original?, hidden?], grid.0);
     write_png(path, &rgb, width as u32, height as u32).with_context(|| path.display().to_string())
+/// The clip with its hidden tubelets as predicted, `[Nt, P]` in the mask's order; brightness and contrast from `statistics`,
+/// or as predicted when the target is plain pixels.
+///
+/// # Errors
+/// When the tubelets do not tile the clip.
+pub fn reconstruction(
+    sample: &Sample,
+    mask: &Mask,
+    prediction: &[Vec<f32>],
+    clip: &ClipConfig,
+    statistics: Option<Statistics>,
+) -> Result<Clip> {
+    let len = sample.tubelets.len() / sample.grid.len();
+    let original = pixels(&sample.tubelets, &clip.normalization);
+    let mut reconstructed = original.clone();
+    for (&token, prediction) in mask.masked().iter().zip(prediction) {
+        let own = token as usize * len..(token as usize + 1) * len;
+        let filled = match statistics {
+            None => prediction.clone(),
+            Some(Statistics::Neighbours) => from_neighbours(&original, mask, token, prediction),
+            Some(Statistics::Oracle) => with_statistics(&original, &[token], prediction),
+        };
+        reconstructed[own].copy_from_slice(&filled);
+    }
+    to_clip(&reconstructed, sample, clip)
 }
 
 /// Tubelets as values in [0, 1].
@@ -76,7 +103,7 @@ fn pixels(tubelets: &[f32], normalization: &Normalization) -> Vec<f32> {
 
 /// A predicted tubelet with the mean and deviation of its nearest visible neighbours.
 fn from_neighbours(pixels: &[f32], mask: &Mask, token: u32, prediction: &[f32]) -> Vec<f32> {
-    let (grid, len) = (mask.grid(), prediction.len());
+    let grid = mask.grid();
     let place = |token: u32| {
         let (_, row, col) = grid.position(token);
         (row as f32, col as f32)
@@ -92,17 +119,23 @@ fn from_neighbours(pixels: &[f32], mask: &Mask, token: u32, prediction: &[f32]) 
         })
         .collect();
     near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    near.truncate(NEIGHBOURS);
+    let near: Vec<u32> = near.into_iter().take(NEIGHBOURS).map(|(_, other)| other).collect();
+    with_statistics(pixels, &near, prediction)
+}
+
+/// A standardised tubelet with the mean and deviation, channel by channel, of some others: the mean of theirs.
+fn with_statistics(pixels: &[f32], of: &[u32], prediction: &[f32]) -> Vec<f32> {
+    let len = prediction.len();
     let mut out = prediction.to_vec();
     for channel in 0..3 {
         let (mut mean, mut deviation) = (0.0, 0.0);
-        for (_, other) in &near {
+        for other in of {
             let values: Vec<f32> =
                 pixels[*other as usize * len..][..len].iter().skip(channel).step_by(3).copied().collect();
             let m = values.iter().sum::<f32>() / values.len() as f32;
             let v = values.iter().map(|x| (x - m).powi(2)).sum::<f32>() / values.len() as f32;
-            mean += m / near.len() as f32;
-            deviation += v.sqrt() / near.len() as f32;
+            mean += m / of.len() as f32;
+            deviation += v.sqrt() / of.len() as f32;
         }
         out.iter_mut().skip(channel).step_by(3).for_each(|v| *v = *v * deviation + mean);
     }

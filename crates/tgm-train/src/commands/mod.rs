@@ -12,6 +12,7 @@ mod replay;
 mod report;
 mod shell;
 mod score;
+mod viz;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ enum Command {
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
     Score(score::Args),
+    Viz(viz::Args),
 }
 
 /// Stack of the thread that everything runs on: candle walks a loss's graph by recursion, one frame per operation.
@@ -124,6 +126,7 @@ fn run(command: Command) -> Result<()> {
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
         Command::Score(args) => score::run(args),
+        Command::Viz(args) => viz::run(args),
     }
 }
 
