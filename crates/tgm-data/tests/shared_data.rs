@@ -115,3 +115,47 @@ fn odd_files_give_clips_or_reasons() {
     eprintln!("{} files, {} of them bad", files.len(), bad.len());
     assert!(bad.len() < files.len() / 2);
 }
+
+#[test]
+fn hevc_av1_and_vp9_move_by_block_matching_where_the_codec_exports_nothing() {
+    let Some(folder) = shared("test_videos") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut videos = vec![
+        ("HEVC", folder.join("torchcodec/h265_video.mp4")),
+        ("AV1", folder.join("torchcodec/av1_video.mkv")),
+    ];
+    let webm = dir.path().join("vp9.webm");
+    let source = folder.join("imageio/realshort.mp4");
+    let encoded = std::process::Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-y", "-i"])
+        .arg(source)
+        .args(["-an", "-frames:v", "60", "-c:v", "libvpx-vp9", "-cpu-used", "8"])
+        .arg(&webm)
+        .status();
+    match encoded {
+        Ok(status) if status.success() => videos.push(("VP9", webm)),
+        _ => eprintln!("skipped: VP9, no ffmpeg that encodes it"),
+    }
+    for (codec, video) in videos {
+        let file = dir.path().join(format!("{codec}.csv"));
+        std::fs::write(&file, format!("path\n{}\n", video.display())).unwrap();
+        let options = ManifestOptions { allow_outside: true, ..ManifestOptions::default() };
+        let manifest = Arc::new(Manifest::load_with(&file, &options).unwrap());
+        let data = Subset::new(manifest, vec![0]).unwrap();
+        let field = |motion| {
+            let clips = ClipConfig {
+                motion,
+                sampling: Sampling::Dense { frames: 8, stride: 1 },
+                ..clips()
+            };
+            let mut loader =
+                EvalLoader::new(&data, &clips, &LoaderConfig::default(), TestViews::default()).unwrap();
+            loader.next().unwrap().map(|mut samples| samples.remove(0).motion.unwrap())
+        };
+        let auto = field(MotionSource::Auto).unwrap();
+        assert_eq!(auto, field(MotionSource::Blocks).unwrap(), "{codec}");
+        let error = field(MotionSource::Codec).unwrap_err().to_string();
+        assert!(error.contains("motion = \"auto\""), "{codec}: {error}");
+        assert!(!auto.is_still(), "{codec}: nothing moves");
+    }
+}
