@@ -143,11 +143,7 @@ fn hevc_av1_and_vp9_move_by_block_matching_where_the_codec_exports_nothing() {
         let manifest = Arc::new(Manifest::load_with(&file, &options).unwrap());
         let data = Subset::new(manifest, vec![0]).unwrap();
         let field = |motion| {
-            let clips = ClipConfig {
-                motion,
-                sampling: Sampling::Dense { frames: 8, stride: 1 },
-                ..clips()
-            };
+            let clips = ClipConfig { motion, sampling: Sampling::Dense { frames: 8, stride: 1 }, ..clips() };
             let mut loader =
                 EvalLoader::new(&data, &clips, &LoaderConfig::default(), TestViews::default()).unwrap();
             loader.next().unwrap().map(|mut samples| samples.remove(0).motion.unwrap())

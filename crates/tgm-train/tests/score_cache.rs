@@ -232,6 +232,39 @@ fn bad_videos_empty_and_long_captions_are_counted() {
 }
 
 #[test]
+fn without_network_and_weights_it_says_which_model_is_missing_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, out) = (world(), dir.path().join("scores"));
+    let output = Command::new(env!("CARGO_BIN_EXE_tgm"))
+        .args(["score", "--data", manifest.to_str().unwrap(), "--out", out.to_str().unwrap()])
+        .env("HF_HOME", dir.path())
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap();
+    let message = error(&output);
+    for part in ["openai/clip-vit-base-patch32", "HF_HUB_OFFLINE", "--model FOLDER"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(!out.exists(), "nothing is left behind");
+    let no_tokenizer = dir.path().join("clip");
+    fs::create_dir_all(&no_tokenizer).unwrap();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-clip");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(tiny.join(file), no_tokenizer.join(file)).unwrap();
+    }
+    let output = tgm(&[
+        "score",
+        "--data",
+        manifest.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "--model",
+        no_tokenizer.to_str().unwrap(),
+    ]);
+    assert!(error(&output).contains("no tokenizer.json"), "{output:?}");
+}
+
+#[test]
 fn training_from_a_cache_of_every_frame_is_told_what_it_lacks() {
     let dir = tempfile::tempdir().unwrap();
     let cache = dir.path().join("scores");
