@@ -255,9 +255,12 @@ fn average(setting: Setting, each: &[Found]) -> Found {
     }
 }
 
+/// Some of the scenes, by name.
+type Group = (&'static str, fn(Setting) -> bool);
+
 /// A method's line of the table, and its rows.
 fn summarise(method: &Method, found: &[Found], cells: usize) -> Vec<Row> {
-    let groups: [(&str, fn(Setting) -> bool); 3] = [
+    let groups: [Group; 3] = [
         ("all", |_| true),
         ("still", |setting| !setting.background_moves()),
         ("moving", Setting::background_moves),
@@ -275,7 +278,7 @@ fn summarise(method: &Method, found: &[Found], cells: usize) -> Vec<Row> {
                 ours,
                 peers: BTreeMap::from([("chance".into(), chance)]),
                 ratio: Some(ours / chance),
-                bar: method.is_text().then(|| if ratio > 0.5 { 0.8 } else { 2.4 * chance }),
+                bar: method.is_text().then_some(if ratio > 0.5 { 0.8 } else { 2.4 * chance }),
                 ..Row::default()
             });
         }
