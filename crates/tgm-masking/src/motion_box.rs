@@ -34,7 +34,8 @@ pub struct MotionBoxConfig {
     /// What moves the rectangle. Default `motion`, as in MGM.
     pub path: BoxPath,
     /// Whether the camera's motion ([`MotionField::without_global_motion`]) is left out. Default false: MGM
-    /// is said to take the codec's vectors as they are.
+    /// is said to take the codec's vectors as they are. Before a panning background it is worth having: there the
+    /// rectangle at ratio 0.25 hides 61 % of a moving object with it and 20 % without (`tgm bench localise`).
     pub remove_global_motion: bool,
     /// Greatest speed of the `simulated` path, in cells per slot; 0 keeps the rectangle where it is. Default
     /// 1; MGM's is not known.

@@ -33,5 +33,5 @@ pub mod stop;
 pub mod tensorboard;
 pub mod tensors;
 pub mod trainer;
-pub mod watch;
 pub mod viz;
+pub mod watch;

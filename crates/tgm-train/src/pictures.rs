@@ -68,6 +68,8 @@ pub fn write_masked(path: &Path, tubelets: &[f32], mask: &Mask, clip: &ClipConfi
     let [original, hidden] = rows;
     let (rgb, width, height) = contact_sheet(&[original?, hidden?], grid.0);
     write_png(path, &rgb, width as u32, height as u32).with_context(|| path.display().to_string())
+}
+
 /// The clip with its hidden tubelets as predicted, `[Nt, P]` in the mask's order; brightness and contrast from `statistics`,
 /// or as predicted when the target is plain pixels.
 ///

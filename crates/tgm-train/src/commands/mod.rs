@@ -1,8 +1,8 @@
 //! The commands of `tgm`.
 
 mod bench;
-mod config;
 mod caption;
+mod config;
 mod convert;
 mod data;
 mod eval;
@@ -10,8 +10,8 @@ mod forward;
 mod pretrain;
 mod replay;
 mod report;
-mod shell;
 mod score;
+mod shell;
 mod viz;
 
 use std::io::IsTerminal;

@@ -12,8 +12,8 @@ use tgm_data::manifest::Manifest;
 
 use crate::config::{ConfigError, TextConfig};
 use crate::guidance::load_clip;
+use crate::run_data::subset;
 use crate::score_cache::{Filled, Rules, fill};
-use crate::trainer::subset;
 
 /// Score every video's patches against its captions once, for training to read: CLIP then rests while you train.
 ///

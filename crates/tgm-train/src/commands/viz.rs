@@ -17,7 +17,7 @@ use crate::config::{self, ConfigError, TextConfig};
 use crate::guidance::load_clip;
 use crate::model_io::{self, ONE_VIEW};
 use crate::progress::Progress;
-use crate::trainer::subset;
+use crate::run_data::subset;
 use crate::viz::{Model, Scene, View, write};
 
 /// Look at what guides the masks: frames, match with the caption, motion, every strategy's mask, reconstructions.

@@ -17,7 +17,7 @@ use super::{key, model_name};
 use crate::config::Config;
 use crate::guidance::load_clip;
 use crate::progress::Progress;
-use crate::trainer::training_data;
+use crate::run_data::training_data;
 
 /// Which frames are scored, and how finely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

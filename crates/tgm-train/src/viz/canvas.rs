@@ -120,13 +120,15 @@ impl Canvas {
         }
     }
 
-    /// A line with a dot at its end, which points the way better than a head of three pixels.
+    /// A line with a dot at its end, which points the way better than a head of three pixels. Short ones have a small dot.
     fn arrow(&mut self, slot: usize, from: (f32, f32), to: (f32, f32), colour: [f32; 3]) {
-        let steps = ((to.0 - from.0).hypot(to.1 - from.1) * 2.0).ceil().max(1.0) as usize;
+        let length = (to.0 - from.0).hypot(to.1 - from.1);
+        let dot = if length > 5.0 { 2 } else { i64::from(length > 2.0) };
+        let steps = (length * 2.0).ceil().max(1.0) as usize;
         for step in 0..=steps {
             let t = step as f32 / steps as f32;
             let (x, y) = (from.0 + (to.0 - from.0) * t, from.1 + (to.1 - from.1) * t);
-            let radius = if step == steps { 2 } else { 0 };
+            let radius = if step == steps { dot } else { 0 };
             for (dx, dy) in (-radius..=radius).flat_map(|dy| (-radius..=radius).map(move |dx| (dx, dy))) {
                 self.dot(slot, x as i64 + dx, y as i64 + dy, colour);
             }

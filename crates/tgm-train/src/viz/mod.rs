@@ -3,7 +3,6 @@
 //! Each is a strip with one picture for each temporal slot. [`Scene::panels`] draws them, [`write`] puts them into PNG files
 //! and one HTML page that needs nothing else.
 
-mod base64;
 mod canvas;
 mod page;
 mod reconstruct;

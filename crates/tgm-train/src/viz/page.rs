@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::View;
-use super::base64;
+use crate::report::base64;
 
 const STYLE: &str = include_str!("page.css");
 

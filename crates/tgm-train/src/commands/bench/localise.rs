@@ -22,7 +22,7 @@ use crate::guidance::load_clip;
 use crate::localise::{Cue, Method, Tubelets, frame_difference_energy, mean, share_masked, share_under};
 use crate::model_io::ONE_VIEW;
 use crate::progress::Progress;
-use crate::trainer::subset;
+use crate::run_data::subset;
 
 /// How much of what matters each masking hides: the named objects of held-out synthetic scenes, or the frame-difference
 /// energy of your own clips.
