@@ -29,7 +29,7 @@ const SIDE: usize = 224;
 /// Small numbers without a pattern that matters.
 fn weight(shape: &[usize], salt: usize) -> Tensor {
     let count = shape.iter().product::<usize>();
-    let mut state = salt as u32 * 2_654_435_761 + 1;
+    let mut state = (salt as u32).wrapping_mul(2_654_435_761) + 1;
     let values: Vec<f32> = (0..count)
         .map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
