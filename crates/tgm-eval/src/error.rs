@@ -120,6 +120,28 @@ pub enum Error {
     #[error(transparent)]
     Model(#[from] tgm_mae::MaeError),
 
+    /// Views of one clip carry different labels.
+    #[error("clip `{id}`: its views have the labels {} and {}; identities must be full paths", labels[0], labels[1])]
+    ViewLabels {
+        /// The clip's identity.
+        id: String,
+        /// Two of the labels.
+        labels: [u32; 2],
+    },
+    /// A feature file or its journal cannot be read or written.
+    #[error("{}: {source}", file.display())]
+    Store {
+        /// The file.
+        file: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// An interrupted feature file belongs to another encoder, other data or other settings.
+    #[error("{}: was begun with another checkpoint, other data or other settings; delete it, or give another --out", file.display())]
+    OtherFeatures {
+        /// The journal.
+        file: std::path::PathBuf,
+    },
     /// Stochastic gradient descent produced non-finite weights.
     #[error("the linear probe diverged in epoch {epoch} at base_lr {base_lr}; give a smaller one")]
     Diverged {

@@ -1,6 +1,6 @@
 //! What a video representation is worth.
 //!
-//! Evaluation starts from features: one vector per clip, computed once ([`extract`], or by whatever model), and shared by every
+//! Evaluation starts from features: one vector per clip, computed once ([`pass`], or by whatever model), and shared by every
 //! protocol ([`knn`], [`linear::logistic`], [`linear::sgd`]). The protocols therefore know neither video nor
 //! network, and their results can be checked against scikit-learn on the same numbers, which the tests do.
 //!
@@ -24,7 +24,7 @@
 //! let protocol = Protocol::Knn(knn::Settings { k: 1, ..Default::default() });
 //! let result = evaluate(&protocol, &train, &test, bootstrap::Settings::default(), &Streams::new(17))?;
 //!
-//! assert_eq!(result.scores.predictions(), [0, 0, 1, 0]);
+//! assert_eq!(result.answers.scores.predictions(), [0, 0, 1, 0]);
 //! assert_eq!(result.report.top1.mean, 0.75);
 //! assert_eq!(result.report.chance, 0.5);
 //! # Ok::<(), tgm_eval::Error>(())
@@ -35,16 +35,18 @@ pub mod baseline;
 pub mod bootstrap;
 mod dense;
 mod error;
-mod extract;
 mod features;
 pub mod knn;
 pub mod linear;
+pub mod merge;
 pub mod metrics;
+pub mod pass;
 mod protocol;
 mod scores;
+pub mod store;
 
 pub use error::{Error, Result};
-pub use extract::extract;
 pub use features::Features;
-pub use protocol::{Evaluation, Protocol, ProtocolReport, Report, evaluate};
+pub use merge::Answers;
+pub use protocol::{Bench, Evaluation, Protocol, ProtocolReport, Report, classify, evaluate, judge};
 pub use scores::Scores;

@@ -1,9 +1,11 @@
 //! One call from features to a result that can be trusted: scores, metrics, and what to compare them with.
 
 use crate::bootstrap::{self, Interval};
-use crate::linear::{logistic, sgd};
+use crate::linear::{adamw, logistic, sgd};
+use crate::merge::{Answers, ViewAccuracy};
 use crate::metrics::{self, Confusion};
-use crate::{Features, Result, Scores, knn};
+use crate::pass::BadVideo;
+use crate::{Error, Features, Result, Scores, knn};
 use serde::{Deserialize, Serialize};
 use tgm_random::Streams;
 
@@ -17,6 +19,8 @@ pub enum Protocol {
     Logistic(logistic::Settings),
     /// Linear probe by batch normalisation and SGD.
     Sgd(sgd::Settings),
+    /// Linear probe by layer normalisation and AdamW.
+    Adamw(adamw::Settings),
 }
 
 /// What the protocol did, with every setting used.
@@ -29,6 +33,8 @@ pub enum ProtocolReport {
     Logistic(logistic::Report),
     /// Of batch normalisation and SGD.
     Sgd(sgd::Report),
+    /// Of layer normalisation and AdamW.
+    Adamw(adamw::Report),
 }
 
 /// The result for people and for files. Shares lie between 0 and 1.
@@ -39,7 +45,7 @@ pub struct Report {
     pub protocol: ProtocolReport,
     /// Clips trained on, or in the bank.
     pub train_clips: usize,
-    /// Clips scored.
+    /// Clips scored, those that could not be read among them.
     pub test_clips: usize,
     /// Classes, with or without clips.
     pub classes: usize,
@@ -49,6 +55,10 @@ pub struct Report {
     pub top5: Option<f64>,
     /// Mean of the accuracies of the classes that have test clips.
     pub mean_class: f64,
+    /// Top-1 accuracy of each test view alone.
+    pub views: Vec<ViewAccuracy>,
+    /// Test videos that could not be read: wrong answers.
+    pub skipped: Vec<BadVideo>,
     /// Accuracy of guessing at random.
     pub chance: f64,
     /// Accuracy of always answering the most frequent class of train.
@@ -66,13 +76,36 @@ pub struct Report {
 /// Class scores of the test clips, and their report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// Probabilities `[test clips, classes]`.
-    pub scores: Scores,
+    /// Probabilities of every test clip, its views merged, with identity and label.
+    pub answers: Answers,
     /// What they amount to.
     pub report: Report,
 }
 
-/// Trains the protocol's classifier on `train` and scores `test`.
+impl Evaluation {
+    /// For every test clip 1 if its best class is the label, else 0; bad videos count 0, at the end.
+    ///
+    /// # Errors
+    /// Those of [`metrics::top_k_hits`].
+    pub fn hits(&self) -> Result<Vec<f64>> {
+        hits(&self.answers, &self.report.skipped, 1)
+    }
+}
+
+/// What a result is judged against, whatever the protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Bench<'a> {
+    /// Labels of the clips trained on: for the majority class.
+    pub train_labels: &'a [u32],
+    /// Test videos that could not be read. They count as wrong answers.
+    pub skipped: &'a [BadVideo],
+    /// Settings of the interval.
+    pub interval: bootstrap::Settings,
+    /// Draws of the bootstrap.
+    pub streams: &'a Streams,
+}
+
+/// Trains the protocol's classifier on `train` and scores `test`, whose rows may be views of the same clips.
 ///
 /// # Errors
 /// [`crate::Error::Mismatch`] if the sets are not of one kind, [`crate::Error::Leak`] if they share a clip, else as
@@ -84,9 +117,24 @@ pub fn evaluate(
     interval: bootstrap::Settings,
     streams: &Streams,
 ) -> Result<Evaluation> {
+    let bench = Bench { train_labels: train.labels(), skipped: &[], interval, streams };
+    let (scores, protocol) = classify(protocol, train, test, streams)?;
+    judge(&Answers::new(scores, test.ids().to_vec(), test.labels().to_vec())?, protocol, &bench)
+}
+
+/// The scores of every row of `test`.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn classify(
+    protocol: &Protocol,
+    train: &Features,
+    test: &Features,
+    streams: &Streams,
+) -> Result<(Scores, ProtocolReport)> {
     train.check_same_kind(test)?;
     train.check_disjoint(test)?;
-    let (scores, protocol) = match protocol {
+    Ok(match protocol {
         Protocol::Knn(settings) => {
             let (scores, report) = knn::classify(train, test, settings)?;
             (scores, ProtocolReport::Knn(report))
@@ -99,25 +147,67 @@ pub fn evaluate(
             let (probe, report) = sgd::fit(train, settings, streams)?;
             (probe.classify(test)?, ProtocolReport::Sgd(report))
         }
-    };
-    let labels = test.labels();
-    let classes = test.classes();
-    let hits = metrics::top_k_hits(&scores, labels, 1)?;
-    let confusion = Confusion::new(&scores, labels)?;
+        Protocol::Adamw(settings) => {
+            let (probe, report) = adamw::fit(train, settings, streams)?;
+            (probe.classify(test)?, ProtocolReport::Adamw(report))
+        }
+    })
+}
+
+/// Merges the views of each clip and counts what is right.
+///
+/// # Errors
+/// [`crate::Error::Label`] if a label is not below the number of classes, else as [`bootstrap::mean`].
+pub fn judge(views: &Answers, protocol: ProtocolReport, bench: &Bench<'_>) -> Result<Evaluation> {
+    let answers = views.merged()?;
+    let classes = answers.scores.classes();
+    let confusion = Confusion::new(&answers.scores, &answers.labels)?;
+    let per_class = per_class(&confusion, bench.skipped)?;
+    let present: Vec<f64> = per_class.iter().copied().flatten().collect();
+    let mut labels = answers.labels.clone();
+    labels.extend(bench.skipped.iter().map(|bad| bad.label));
+    let mut stream = bench.streams.stream("bootstrap", 0, 0);
     let report = Report {
         protocol,
-        train_clips: train.clips(),
-        test_clips: test.clips(),
+        train_clips: bench.train_labels.len(),
+        test_clips: labels.len(),
         classes,
-        top1: bootstrap::mean(&hits, interval, &mut streams.stream("bootstrap", 0, 0))?,
-        top5: (classes > 5).then(|| metrics::top_k_accuracy(&scores, labels, 5)).transpose()?,
-        mean_class: confusion.mean_class_accuracy(),
+        top1: bootstrap::mean(&hits(&answers, bench.skipped, 1)?, bench.interval, &mut stream)?,
+        top5: match classes {
+            ..6 => None,
+            _ => Some(mean(&hits(&answers, bench.skipped, 5)?)),
+        },
+        mean_class: mean(&present),
+        views: views.per_view()?,
+        skipped: bench.skipped.to_vec(),
         chance: metrics::chance(classes),
-        majority: metrics::majority_share(train.labels(), labels),
-        per_class: confusion.per_class(),
+        majority: metrics::majority_share(bench.train_labels, &labels),
+        per_class,
         confusion,
-        interval,
-        seed: streams.seed(),
+        interval: bench.interval,
+        seed: bench.streams.seed(),
     };
-    Ok(Evaluation { scores, report })
+    Ok(Evaluation { answers, report })
+}
+
+fn hits(answers: &Answers, skipped: &[BadVideo], k: usize) -> Result<Vec<f64>> {
+    let mut hits = metrics::top_k_hits(&answers.scores, &answers.labels, k)?;
+    hits.resize(hits.len() + skipped.len(), 0.0);
+    Ok(hits)
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Accuracy within each class, where a video that could not be read is a wrong answer.
+fn per_class(confusion: &Confusion, skipped: &[BadVideo]) -> Result<Vec<Option<f64>>> {
+    let classes = confusion.counts().len();
+    let mut clips: Vec<u64> = confusion.counts().iter().map(|row| row.iter().sum()).collect();
+    for bad in skipped {
+        let count = clips.get_mut(bad.label as usize);
+        *count.ok_or_else(|| Error::Label { id: bad.id.clone(), label: bad.label, classes })? += 1;
+    }
+    let right = confusion.counts().iter().enumerate().map(|(class, row)| row[class]);
+    Ok(right.zip(clips).map(|(right, clips)| (clips > 0).then(|| right as f64 / clips as f64)).collect())
 }

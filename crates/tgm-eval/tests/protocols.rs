@@ -1,7 +1,7 @@
 //! What every protocol promises, above all for the data that nobody hopes for.
 
 use rand::RngExt;
-use tgm_eval::linear::{logistic, sgd};
+use tgm_eval::linear::{adamw, logistic, sgd};
 use tgm_eval::{Error, Features, Protocol, Report, bootstrap, evaluate, knn};
 use tgm_random::Streams;
 
@@ -28,12 +28,13 @@ fn clouds(name: &str, clips: usize, classes: usize, spread: f32) -> Features {
     Features::new(dim, classes, data, labels, ids).unwrap()
 }
 
-fn every_protocol() -> [Protocol; 4] {
+fn every_protocol() -> [Protocol; 5] {
     [
         Protocol::Knn(knn::Settings::default()),
         Protocol::Knn(knn::Settings { k: 5, vote: knn::Vote::Uniform }),
         Protocol::Logistic(logistic::Settings::default()),
         Protocol::Sgd(sgd::Settings::default()),
+        Protocol::Adamw(adamw::Settings::default()),
     ]
 }
 
@@ -138,7 +139,7 @@ fn a_learning_rate_that_diverges_loses_and_is_on_record() {
 fn one_class_can_be_looked_up_but_not_learnt() {
     let train = set("train", 1, 3, &[(&[1.0], 2), (&[2.0], 2)]);
     let test = set("test", 1, 3, &[(&[1.5], 2), (&[1.0], 0)]);
-    let [by_similarity, uniform, logistic, sgd] = every_protocol();
+    let [by_similarity, uniform, logistic, sgd, _] = every_protocol();
     for protocol in [by_similarity, uniform] {
         assert_eq!(report(&protocol, &train, &test, 0).top1.mean, 0.5);
     }
@@ -154,7 +155,7 @@ fn a_class_without_train_clips_is_never_answered() {
     let test = set("test", 1, 4, &[(&[0.5], 0), (&[0.05], 1), (&[0.4], 2), (&[2.0], 3)]);
     for protocol in every_protocol() {
         let interval = bootstrap::Settings::default();
-        let scores = evaluate(&protocol, &train, &test, interval, &Streams::new(0)).unwrap().scores;
+        let scores = evaluate(&protocol, &train, &test, interval, &Streams::new(0)).unwrap().answers.scores;
         for row in scores.rows() {
             assert_eq!((row[0], row[2]), (0.0, 0.0), "{protocol:?}");
             assert!((row[1] + row[3] - 1.0).abs() < 1e-12);
@@ -210,7 +211,7 @@ fn constant_features_leave_only_the_frequency_of_the_classes() {
         [(Protocol::Knn(whole), 1e-12), (Protocol::Logistic(logistic), 1e-5), (Protocol::Sgd(sgd), 0.1)]
     {
         let interval = bootstrap::Settings::default();
-        let scores = evaluate(&protocol, &train, &test, interval, &Streams::new(0)).unwrap().scores;
+        let scores = evaluate(&protocol, &train, &test, interval, &Streams::new(0)).unwrap().answers.scores;
         assert!(scores.rows().all(|row| (row[0] - 0.75).abs() < tolerance), "{protocol:?}: {scores:?}");
     }
 }

@@ -63,9 +63,17 @@ pub const ONE_VIEW: TestViews = TestViews { views: 1, crops: 1 };
 /// # Errors
 /// When its weights do not fit.
 pub fn encoder(checkpoint: &Checkpoint) -> Result<Encoder> {
+    Ok(encoder_with_params(checkpoint)?.0)
+}
+
+/// The encoder of a checkpoint, and its parameters by name.
+///
+/// # Errors
+/// When its weights do not fit.
+pub fn encoder_with_params(checkpoint: &Checkpoint) -> Result<(Encoder, Params)> {
     let (encoder, params) = random_encoder(&checkpoint.config, 0)?;
     params.load(&checkpoint.path.display().to_string(), &checkpoint.encoder_weights())?;
-    Ok(encoder)
+    Ok((encoder, params))
 }
 
 /// An encoder that has learnt nothing, to compare with.

@@ -7,7 +7,8 @@ use serde::Serialize;
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset};
 use tgm_data::manifest::Manifest;
 use tgm_eval::linear::logistic;
-use tgm_eval::{Features, Protocol, Report, bootstrap, evaluate, extract, knn};
+use tgm_eval::pass::encode_labelled;
+use tgm_eval::{Features, Protocol, Report, bootstrap, evaluate, knn};
 use tgm_mae::{Encoder, MaeConfig};
 use tgm_random::Streams;
 
@@ -65,7 +66,9 @@ impl LabelledClips {
         let clip = ClipConfig { motion: MotionSource::None, ..self.clip.clone() };
         let part = |subset: &Subset, before: usize| -> Result<Features> {
             let clips = EvalLoader::new(subset, &clip, &self.loader, ONE_VIEW)?;
-            Ok(extract(encoder, clips, classes, &|done| progress.set((before + done) as u64))?)
+            let done = |done| progress.set((before + done) as u64);
+            let mut encoded = encode_labelled(&[encoder], clips, classes, &done)?;
+            Ok(encoded.features.remove(0))
         };
         let train = part(&self.train, 0)?;
         let test = part(&self.test, self.train.rows().len())?;

@@ -108,3 +108,10 @@ pub enum LoaderError {
     #[error("all loader threads are gone")]
     Dead,
 }
+
+impl LoaderError {
+    /// Whether one video is at fault, so that others can still be loaded.
+    pub fn is_bad_video(&self) -> bool {
+        matches!(self, Self::BadVideo { .. })
+    }
+}

@@ -9,11 +9,12 @@ use super::{ClipError, LoaderError, Subset};
 /// Yields, row by row, the test clips of a video: `views × crops` of them, time before space.
 ///
 /// Every row comes, in the order of the subset, or there is an error: a result over the videos that happen to
-/// decode is not the result over the dataset.
+/// decode is not the result over the dataset. A frame is decoded once however many views show it.
 pub struct EvalLoader {
     pool: OrderedPool<Result<Vec<Sample>, ClipError>>,
     data: Subset,
     next: usize,
+    keep_going: bool,
     failed: bool,
 }
 
@@ -39,7 +40,24 @@ impl EvalLoader {
         };
         let pool = OrderedPool::new(workers, workers * loader.prefetch.max(1), 0, end, make)
             .map_err(LoaderError::Threads)?;
-        Ok(Self { pool, data: data.clone(), next: 0, failed: false })
+        Ok(Self { pool, data: data.clone(), next: 0, keep_going: false, failed: false })
+    }
+
+    /// A bad video does not end the iteration: its error comes in its place, and the next video after it. Whoever asks for
+    /// this must count the video as a failure of the model.
+    pub fn keep_going(mut self) -> Self {
+        self.keep_going = true;
+        self
+    }
+
+    /// Whether bad videos do not end the iteration.
+    pub fn keeps_going(&self) -> bool {
+        self.keep_going
+    }
+
+    /// The rows that are loaded.
+    pub fn data(&self) -> &Subset {
+        &self.data
     }
 }
 
@@ -60,7 +78,8 @@ impl Iterator for EvalLoader {
             Err(error) => Err(error.into()),
         };
         self.next += 1;
-        self.failed = result.is_err();
+        let survives = |error: &LoaderError| self.keep_going && error.is_bad_video();
+        self.failed = result.as_ref().is_err_and(|error| !survives(error));
         Some(result)
     }
 }

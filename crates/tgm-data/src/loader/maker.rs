@@ -78,17 +78,25 @@ impl Maker {
         let file = row.file();
         let mut source = self.cache.open(row.path(), &file, &self.options)?;
         let range = source.range(&file, row.start(), row.end())?;
+        let times: Vec<Vec<usize>> = (0..views.views)
+            .map(|time| self.config.sampling.test_view(range.len(), time, views.views))
+            .map(|numbers| numbers.into_iter().map(|number| range.start + number).collect())
+            .collect();
+        // Views overlap and interleave: each frame is decoded once, in order, for all of them.
+        let mut wanted: Vec<usize> = times.concat();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let size = self.config.size;
+        let all = source.read(&wanted, |width, height| {
+            // These crops draw nothing.
+            let rng = &mut Streams::new(0).stream("crop", 0, 0);
+            let view = |crop| View { crop, size, flipped: false };
+            crops.iter().map(|crop| crop.choose(width, height, size, rng).map(view)).collect()
+        })?;
+        let place = |number: &usize| wanted.partition_point(|other| other < number);
         let mut samples = Vec::with_capacity(views.views * crops.len());
-        for time in 0..views.views {
-            let numbers = self.config.sampling.test_view(range.len(), time, views.views);
-            let numbers: Vec<usize> = numbers.iter().map(|number| range.start + number).collect();
-            let size = self.config.size;
-            let cut = source.read(&numbers, |width, height| {
-                // These crops draw nothing.
-                let rng = &mut Streams::new(0).stream("crop", 0, 0);
-                let view = |crop| View { crop, size, flipped: false };
-                crops.iter().map(|crop| crop.choose(width, height, size, rng).map(view)).collect()
-            })?;
+        for (time, numbers) in times.iter().enumerate() {
+            let cut = all.pick(&numbers.iter().map(place).collect::<Vec<_>>())?;
             for (space, sample) in self.samples(row, &file, cut)?.into_iter().enumerate() {
                 let number = first + samples.len() as u64;
                 samples.push(Sample { number, view: (time, space), ..sample });

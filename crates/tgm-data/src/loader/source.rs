@@ -42,6 +42,20 @@ impl Cut {
         let clips = views.iter().map(|view| Clip::from_frames(&frames, view)).collect::<Result<_, _>>()?;
         Ok(Self { clips, frames, views })
     }
+
+    /// The same views of some of the frames, by their places; a frame may come more than once.
+    pub fn pick(&self, places: &[usize]) -> Result<Self, VideoError> {
+        let part = |clip: &Clip| {
+            let data = places.iter().flat_map(|&at| clip.frame(at)).copied().collect();
+            let times = places.iter().map(|&at| clip.times()[at]).collect();
+            Clip::new(data, clip.height(), clip.width(), times)
+        };
+        Ok(Self {
+            clips: self.clips.iter().map(part).collect::<Result<_, _>>()?,
+            frames: places.iter().map(|&at| self.frames[at].clone()).collect(),
+            views: self.views.clone(),
+        })
+    }
 }
 
 fn has_size(frames: &[Frame], width: u32, height: u32) -> bool {

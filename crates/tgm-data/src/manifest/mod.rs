@@ -80,6 +80,19 @@ impl Manifest {
         read::manifest(file.as_ref(), options)
     }
 
+    /// A manifest that is in no file: the rows of other annotation files. `file` names it in messages, and its folder is the
+    /// one that paths are relative to; a row's line is its number from 1.
+    ///
+    /// # Errors
+    /// As [`Self::load`], for what is wrong with a row.
+    pub fn from_records<'a>(
+        file: &Path,
+        records: impl IntoIterator<Item = Record<'a>>,
+        options: &ManifestOptions,
+    ) -> Result<Self, ManifestError> {
+        read::from_records(file, records, options)
+    }
+
     /// The manifest file.
     pub fn file(&self) -> &Path {
         &self.file

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::column::{CategoryColumn, TextColumn};
-use super::{Classes, Manifest, ManifestError, ManifestOptions, absolute_folder, stays_inside};
+use super::{Classes, Manifest, ManifestError, ManifestOptions, Record, absolute_folder, stays_inside};
 
 pub(super) fn manifest(file: &Path, options: &ManifestOptions) -> Result<Manifest, ManifestError> {
     let unreadable = |source| ManifestError::Read { file: file.to_owned(), source };
@@ -44,6 +44,20 @@ fn videos(folder: &Path, options: &ManifestOptions) -> Result<Manifest, Manifest
     }
     let root = std::path::absolute(folder);
     table.finish(root.map_err(|source| ManifestError::Read { file: folder.to_owned(), source })?)
+}
+
+pub(super) fn from_records<'a>(
+    file: &Path,
+    records: impl IntoIterator<Item = Record<'a>>,
+    options: &ManifestOptions,
+) -> Result<Manifest, ManifestError> {
+    let unreadable = |source| ManifestError::Read { file: file.to_owned(), source };
+    let root = absolute_folder(file).map_err(unreadable)?;
+    let mut table = Table { file, options, rows: 0, lines: Vec::new(), columns: Vec::new() };
+    for (line, record) in (1..).zip(records) {
+        table.push_record(&record, line)?;
+    }
+    table.finish(root)
 }
 
 /// The manifest while it is read.
@@ -169,6 +183,33 @@ impl Table<'_> {
             }
             self.end_row(line);
         }
+        Ok(())
+    }
+
+    fn push_record(&mut self, record: &Record<'_>, line: u64) -> Result<(), ManifestError> {
+        let time = |seconds: Option<f64>| seconds.map_or_else(String::new, |seconds| seconds.to_string());
+        let (start, end) = (time(record.start), time(record.end));
+        let known = [
+            ("path", record.path.as_ref()),
+            ("split", record.split.as_ref()),
+            ("label", record.label.as_ref()),
+            ("start", start.as_str()),
+            ("end", end.as_str()),
+        ];
+        for (name, value) in known {
+            let column = self.column(name);
+            self.push(column, value, line)?;
+        }
+        for (number, caption) in (1..).zip(&record.captions) {
+            let name = if number == 1 { "caption".to_owned() } else { format!("caption_{number}") };
+            let column = self.column(&name);
+            self.push(column, caption, line)?;
+        }
+        for (name, value) in &record.others {
+            let column = self.column(name);
+            self.push(column, value, line)?;
+        }
+        self.end_row(line);
         Ok(())
     }
 

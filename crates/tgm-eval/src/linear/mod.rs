@@ -1,11 +1,13 @@
 //! Linear probes: one affine layer on frozen, cached features. How linearly readable the classes are.
 //!
-//! Two recipes, because published numbers use either and the choice moves the result more than most methods do:
+//! Three recipes, because published numbers use either and the choice moves the result more than most methods do:
 //! [`logistic`] finds the optimum of a regularised convex problem and has no schedule to argue about; [`sgd`] is
-//! the field's BatchNorm + linear layer trained by stochastic gradient descent. Both standardise the features, and
-//! both choose their one sensitive setting on clips held out of *train*, then train again on all of train. The test
+//! the field's BatchNorm + linear layer trained by stochastic gradient descent; [`adamw`] the layer norm + linear layer of
+//! the fine-tuning code with a frozen encoder. All normalise the features, and
+//! all choose their one sensitive setting on clips held out of *train*, then train again on all of train. The test
 //! set is never looked at.
 
+pub mod adamw;
 mod holdout;
 mod lbfgs;
 pub mod logistic;
@@ -31,6 +33,8 @@ pub struct Probe {
     classes: usize,
     /// The classes that have train clips, ascending.
     present: Vec<u32>,
+    /// Added to the variance of every row, which is brought to mean 0 and variance 1 first; `None` leaves rows as they are.
+    row_norm: Option<f64>,
     standardise: Affine,
     /// `[present, dim]` coefficients, then `[present]` intercepts.
     parameters: Vec<f64>,
@@ -65,7 +69,12 @@ impl Probe {
             }
         }
         let rows: Vec<usize> = (0..test.clips()).collect();
-        Scores::new(self.classes, self.probabilities(test, &rows))
+        match self.row_norm {
+            Some(eps) => {
+                Scores::new(self.classes, self.probabilities(&adamw::normalise_rows(test, eps)?, &rows))
+            }
+            None => Scores::new(self.classes, self.probabilities(test, &rows)),
+        }
     }
 
     /// Class probabilities of some clips, `[rows, classes]`.

@@ -218,7 +218,7 @@ fn initial(problem: &Problem<'_>, std: f64, rng: &mut impl Rng) -> Vec<f64> {
 }
 
 /// A standard normal number (Box & Muller 1958).
-fn normal(rng: &mut impl Rng) -> f64 {
+pub(super) fn normal(rng: &mut impl Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     radius * (TAU * rng.random::<f64>()).cos()
 }

@@ -41,7 +41,7 @@ impl<'a> Problem<'a> {
     /// The classifier with these parameters.
     pub(crate) fn probe(&self, standardise: Affine, parameters: Vec<f64>) -> Probe {
         let (dim, classes) = (self.features.dim(), self.features.classes());
-        Probe { dim, classes, present: self.present.clone(), standardise, parameters }
+        Probe { dim, classes, present: self.present.clone(), row_norm: None, standardise, parameters }
     }
 
     /// Mean cross-entropy over `rows`, and its gradient with respect to the parameters.

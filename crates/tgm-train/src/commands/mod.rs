@@ -6,6 +6,7 @@ mod config;
 mod convert;
 mod data;
 mod eval;
+mod features;
 mod forward;
 mod pretrain;
 mod replay;
@@ -50,6 +51,7 @@ enum Command {
     Caption(caption::Args),
     Pretrain(pretrain::Args),
     Eval(eval::Args),
+    Features(features::Args),
     #[command(subcommand)]
     Data(data::Command),
     Forward(forward::Args),
@@ -116,6 +118,7 @@ fn run(command: Command) -> Result<()> {
         Command::Caption(args) => caption::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Features(args) => features::run(args),
         Command::Data(command) => data::run(command),
         Command::Forward(args) => forward::run(args),
         Command::Import(args) => convert::import(args),

@@ -1,0 +1,291 @@
+//! The linear probe of the fine-tuning code with its encoder frozen: layer norm, then a linear layer, trained by AdamW.
+//!
+//! SIGMA's `linear_probing_ssv2.sh` trains `fc_norm` and `head` of VideoMAE's classifier with AdamW (0.9, 0.999), learning
+//! rate = base × batch / 256, weight decay 0.05 on the matrix alone, 30 epochs, linear warm-up from 0, then a half
+//! cosine to 0. Features are cached, so there is none of its augmentation. Weights are drawn with standard deviation
+//! 2·10⁻⁵ as VideoMAE's head, biases 0, the norm's weight 1; the last incomplete batch of an epoch is dropped.
+
+use super::select::{Selection, select};
+use super::softmax::Problem;
+use super::standardise::Affine;
+use super::{Probe, sgd};
+use crate::{Error, Features, Result};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use std::f64::consts::PI;
+use tgm_random::Streams;
+
+/// Settings of the recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Learning rates per 256 clips; several are compared on held-out train clips.
+    /// Default 10⁻³, 3·10⁻³, 10⁻², 3·10⁻², 10⁻¹ from the published 10⁻³ upwards: cached features allow more.
+    pub base_lr: Vec<f64>,
+    /// Share of each class's train clips held out for that comparison. Default 0.2.
+    pub held_out: f64,
+    /// Clips per step; a smaller train set is one batch. Default 256 (SIGMA: 384).
+    pub batch: usize,
+    /// Passes over train. Default 30.
+    pub epochs: usize,
+    /// Epochs of linear warm-up, below `epochs`. Default 5.
+    pub warmup_epochs: usize,
+    /// Decoupled weight decay on the linear layer's matrix. Default 0.05.
+    pub weight_decay: f64,
+    /// Decay of the first moment. Default 0.9.
+    pub beta1: f64,
+    /// Decay of the second moment. Default 0.999.
+    pub beta2: f64,
+    /// Added to the variance in the layer norm. Default 10⁻⁶.
+    pub norm_eps: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            base_lr: vec![1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
+            held_out: 0.2,
+            batch: 256,
+            epochs: 30,
+            warmup_epochs: 5,
+            weight_decay: 0.05,
+            beta1: 0.9,
+            beta2: 0.999,
+            norm_eps: 1e-6,
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<()> {
+        let decay = |beta: f64| (0.0..1.0).contains(&beta);
+        let finite = |value: f64| value >= 0.0 && value.is_finite();
+        let checks = [
+            ("batch", self.batch as f64, self.batch >= 1, "must be positive"),
+            ("epochs", self.epochs as f64, self.epochs >= 1, "must be positive"),
+            (
+                "warmup_epochs",
+                self.warmup_epochs as f64,
+                self.warmup_epochs < self.epochs,
+                "must be below epochs",
+            ),
+            ("weight_decay", self.weight_decay, finite(self.weight_decay), "must not be negative"),
+            ("beta1", self.beta1, decay(self.beta1), "must lie between 0 and below 1"),
+            ("beta2", self.beta2, decay(self.beta2), "must lie between 0 and below 1"),
+            ("norm_eps", self.norm_eps, self.norm_eps > 0.0 && self.norm_eps.is_finite(), "must be positive"),
+        ];
+        match checks.into_iter().find(|&(_, _, valid, _)| !valid) {
+            Some((name, value, _, allowed)) => Err(Error::setting(name, value, allowed)),
+            None => Ok(()),
+        }
+    }
+
+    /// The factor on the learning rate at this many epochs, a fraction, since the start.
+    fn schedule(&self, epoch: f64) -> f64 {
+        let warmup = self.warmup_epochs as f64;
+        if epoch < warmup {
+            epoch / warmup
+        } else {
+            0.5 * (1.0 + (PI * (epoch - warmup) / (self.epochs as f64 - warmup)).cos())
+        }
+    }
+}
+
+/// What was done, for the record.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The settings asked for.
+    pub settings: Settings,
+    /// The seed of held-out clips, initial weights and batches.
+    pub seed: u64,
+    /// How `base_lr` was chosen, `None` if only one value was given.
+    pub selection: Option<Selection>,
+    /// The base learning rate used for the final training on all of train.
+    pub base_lr: f64,
+    /// The peak learning rate: base × batch / 256.
+    pub peak_lr: f64,
+    /// Clips per step, after limiting to the train set.
+    pub batch_used: usize,
+    /// Steps of the final training.
+    pub steps: usize,
+    /// Mean cross-entropy in nats over the last epoch.
+    pub train_loss: f64,
+}
+
+/// Chooses the base learning rate on held-out train clips, then trains on all of train.
+///
+/// # Errors
+/// [`Error::OneClass`], [`Error::NoHoldout`], [`Error::Setting`] for values out of range, [`Error::Diverged`] if the
+/// weights overflow at every learning rate.
+pub fn fit(train: &Features, settings: &Settings, streams: &Streams) -> Result<(Probe, Report)> {
+    settings.check()?;
+    let normed = normalise_rows(train, settings.norm_eps)?;
+    let problem = Problem::new(&normed)?;
+    let (base_lr, selection) =
+        select("base_lr", &settings.base_lr, settings.held_out, &normed, streams, |base_lr, rows| {
+            Ok(descend(&problem, rows, base_lr, settings, streams)?.0)
+        })?;
+    let rows: Vec<usize> = (0..train.clips()).collect();
+    let (probe, train_loss) = descend(&problem, &rows, base_lr, settings, streams)?;
+    let batch = settings.batch.min(rows.len());
+    let report = Report {
+        settings: settings.clone(),
+        seed: streams.seed(),
+        selection,
+        base_lr,
+        peak_lr: base_lr * batch as f64 / 256.0,
+        batch_used: batch,
+        steps: settings.epochs * (rows.len() / batch),
+        train_loss,
+    };
+    Ok((Probe { row_norm: Some(settings.norm_eps), ..probe }, report))
+}
+
+/// Every row at mean 0 and variance 1: a layer norm before its weight and bias.
+pub(super) fn normalise_rows(features: &Features, eps: f64) -> Result<Features> {
+    let dim = features.dim() as f64;
+    let mut data = Vec::with_capacity(features.data().len());
+    for clip in 0..features.clips() {
+        let row = features.row(clip);
+        let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / dim;
+        let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / dim;
+        let scale = (variance + eps).sqrt().recip();
+        data.extend(row.iter().map(|&x| ((f64::from(x) - mean) * scale) as f32));
+    }
+    let (labels, ids) = (features.labels().to_vec(), features.ids().to_vec());
+    Features::new(features.dim(), features.classes(), data, labels, ids)
+}
+
+/// The layer norm's weight and bias, and the linear layer on them, one behind the other.
+struct Layout {
+    dim: usize,
+    outputs: usize,
+}
+
+impl Layout {
+    fn len(&self) -> usize {
+        2 * self.dim + self.outputs * (self.dim + 1)
+    }
+
+    /// Norm and linear layer as one affine map of the normalised row.
+    fn folded(&self, parameters: &[f64]) -> Vec<f64> {
+        let (weight, rest) = parameters.split_at(self.dim);
+        let (bias, rest) = rest.split_at(self.dim);
+        let (matrix, intercepts) = rest.split_at(self.outputs * self.dim);
+        let mut folded: Vec<f64> = matrix
+            .chunks_exact(self.dim)
+            .flat_map(|row| row.iter().zip(weight).map(|(w, g)| w * g))
+            .collect();
+        let intercept = |(row, own): (&[f64], &f64)| own + crate::dense::dot(row, bias);
+        folded.extend(matrix.chunks_exact(self.dim).zip(intercepts).map(intercept));
+        folded
+    }
+
+    /// The gradient of the parameters from that of the folded map.
+    fn unfolded(&self, parameters: &[f64], folded: &[f64]) -> Vec<f64> {
+        let (weight, bias) = (&parameters[..self.dim], &parameters[self.dim..2 * self.dim]);
+        let matrix = &parameters[2 * self.dim..];
+        let (slopes, intercepts) = folded.split_at(self.outputs * self.dim);
+        let mut gradient = vec![0.0; self.len()];
+        for (output, &error) in intercepts.iter().enumerate() {
+            for column in 0..self.dim {
+                let (at, slope) = (output * self.dim + column, slopes[output * self.dim + column]);
+                gradient[column] += slope * matrix[at];
+                gradient[self.dim + column] += error * matrix[at];
+                gradient[2 * self.dim + at] = slope * weight[column] + error * bias[column];
+            }
+            gradient[2 * self.dim + self.outputs * self.dim + output] = error;
+        }
+        gradient
+    }
+}
+
+/// Trains on the given rows; the probe and the loss of the last epoch. Every learning rate sees the same batches.
+fn descend(
+    problem: &Problem<'_>,
+    rows: &[usize],
+    base_lr: f64,
+    settings: &Settings,
+    streams: &Streams,
+) -> Result<(Probe, f64)> {
+    let layout = Layout { dim: problem.features.dim(), outputs: problem.present.len() };
+    let identity = Affine { mean: vec![0.0; layout.dim], scale: vec![1.0; layout.dim] };
+    let batch = settings.batch.min(rows.len());
+    let batches = rows.len() / batch;
+    let peak_lr = base_lr * batch as f64 / 256.0;
+    let decayed = 2 * layout.dim..2 * layout.dim + layout.outputs * layout.dim;
+
+    let mut parameters = vec![1.0; layout.dim];
+    parameters.resize(2 * layout.dim, 0.0);
+    let mut stream = streams.stream("probe-init", 0, 0);
+    parameters.extend((0..layout.outputs * layout.dim).map(|_| 2e-5 * sgd::normal(&mut stream)));
+    parameters.resize(layout.len(), 0.0);
+    let (mut first, mut second) = (vec![0.0; layout.len()], vec![0.0; layout.len()]);
+    let (mut step, mut train_loss) = (0, 0.0);
+    for epoch in 0..settings.epochs {
+        let mut order = rows.to_vec();
+        order.shuffle(&mut streams.stream("probe-batches", epoch as u64, 0));
+        train_loss = 0.0;
+        for (index, rows) in order.chunks_exact(batch).enumerate() {
+            let (loss, folded) = problem.loss_and_gradient(rows, &identity, &layout.folded(&parameters));
+            let gradient = layout.unfolded(&parameters, &folded);
+            train_loss += loss / batches as f64;
+            step += 1;
+            let lr = peak_lr * settings.schedule(epoch as f64 + index as f64 / batches as f64);
+            let (corrected1, corrected2) = (1.0 - settings.beta1.powi(step), 1.0 - settings.beta2.powi(step));
+            for (i, &g) in gradient.iter().enumerate() {
+                first[i] = settings.beta1 * first[i] + (1.0 - settings.beta1) * g;
+                second[i] = settings.beta2 * second[i] + (1.0 - settings.beta2) * g * g;
+                if decayed.contains(&i) {
+                    parameters[i] *= 1.0 - lr * settings.weight_decay;
+                }
+                let denominator = (second[i] / corrected2).sqrt() + 1e-8;
+                parameters[i] -= lr * (first[i] / corrected1) / denominator;
+            }
+        }
+        if !(train_loss.is_finite() && parameters.iter().all(|p| p.abs() < f64::MAX.sqrt())) {
+            return Err(Error::Diverged { base_lr, epoch });
+        }
+    }
+    Ok((problem.probe(identity, layout.folded(&parameters)), train_loss))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::RngExt;
+
+    #[test]
+    fn the_gradient_of_norm_and_layer_is_that_of_the_loss() {
+        let mut rng = Streams::new(4).stream("test", 0, 0);
+        let data = (0..40 * 3).map(|_| rng.random_range(-2.0..2.0)).collect();
+        let ids = (0..40).map(|i| i.to_string()).collect();
+        let features = Features::new(3, 2, data, (0..40).map(|i| i % 2).collect(), ids).unwrap();
+        let problem = Problem::new(&features).unwrap();
+        let layout = Layout { dim: 3, outputs: 2 };
+        let identity = Affine { mean: vec![0.0; 3], scale: vec![1.0; 3] };
+        let rows: Vec<usize> = (0..40).collect();
+        let parameters: Vec<f64> = (0..layout.len()).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let loss =
+            |parameters: &[f64]| problem.loss_and_gradient(&rows, &identity, &layout.folded(parameters)).0;
+        let folded = problem.loss_and_gradient(&rows, &identity, &layout.folded(&parameters)).1;
+        for (i, gradient) in layout.unfolded(&parameters, &folded).into_iter().enumerate() {
+            let moved = |by: f64| {
+                let mut moved = parameters.clone();
+                moved[i] += by;
+                loss(&moved)
+            };
+            let numeric = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((gradient - numeric).abs() < 1e-7, "parameter {i}: {gradient} is not {numeric}");
+        }
+    }
+
+    #[test]
+    fn rows_become_mean_zero_and_variance_one() {
+        let ids = vec!["a".to_owned(), "b".to_owned()];
+        let features = Features::new(2, 1, vec![1.0, 3.0, 5.0, 5.0], vec![0, 0], ids).unwrap();
+        let normed = normalise_rows(&features, 1e-6).unwrap();
+        assert!((normed.row(0)[0] + 1.0).abs() < 1e-5 && (normed.row(0)[1] - 1.0).abs() < 1e-5);
+        assert_eq!(normed.row(1), [0.0, 0.0], "a constant row");
+    }
+}

@@ -1,0 +1,126 @@
+//! `tgm features`: a file that other programs can read, and that survives interruption.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use safetensors::SafeTensors;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+fn tgm(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tgm")).args(arguments).output().expect("tgm starts")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in Unicode")
+}
+
+fn ok(arguments: &[&str]) -> Output {
+    let output = tgm(arguments);
+    assert!(output.status.success(), "tgm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// A published layout: the random VideoMAE of the fixtures, in Hugging Face's folder.
+fn checkpoint() -> PathBuf {
+    fixtures().join("mae-plain")
+}
+
+/// The demo's world, its videos named from another folder.
+fn world() -> PathBuf {
+    fixtures().join("world/manifest.csv")
+}
+
+fn shape(file: &Path, tensor: &str) -> Vec<usize> {
+    let bytes = fs::read(file).unwrap();
+    SafeTensors::deserialize(&bytes).unwrap().tensor(tensor).unwrap().shape().to_vec()
+}
+
+#[test]
+fn features_of_an_import_have_a_row_per_video_and_a_column_of_views() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("f.safetensors");
+    let (checkpoint, world) = (checkpoint(), world());
+    let arguments =
+        ["features", "--checkpoint", text(&checkpoint), "--data", text(&world), "--out", text(&out)];
+    ok(&[&arguments[..], &["--split", "test", "--views", "2", "--crops", "3"]].concat());
+    let videos = fs::read_to_string(&world).unwrap().lines().filter(|line| line.contains(",test,")).count();
+    let features = shape(&out, "features");
+    assert_eq!(features[..2], [videos, 6]);
+    assert_eq!(shape(&out, "labels"), [videos]);
+    assert!(!dir.path().join("f.safetensors.part").exists());
+}
+
+#[test]
+fn an_interrupted_run_goes_on_and_ends_in_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, parts) = (dir.path().join("whole.safetensors"), dir.path().join("parts.safetensors"));
+    let (checkpoint, world) = (checkpoint(), world());
+    let run = |out: &Path| {
+        let arguments =
+            ["features", "--checkpoint", text(&checkpoint), "--data", text(&world), "--split", "test"];
+        tgm(&[&arguments[..], &["--out", text(out)]].concat())
+    };
+    assert!(run(&whole).status.success());
+    // What a run leaves that was killed after its third video: the head of the journal, taken from the whole file.
+    let bytes = fs::read(&whole).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let features = file.tensor("features").unwrap();
+    let record = features.shape()[1] * features.shape()[2] * 4;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let about = metadata.metadata().as_ref().unwrap()["about"].clone();
+    let journal = [about.as_bytes(), b"\n", &features.data()[..3 * record + 7]].concat();
+    fs::write(dir.path().join("parts.safetensors.part"), journal).unwrap();
+    let output = run(&parts);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("going on after 3 of"), "{stderr}");
+    let resumed = fs::read(&parts).unwrap();
+    for name in ["features", "labels", "rows"] {
+        let view =
+            |bytes: &[u8]| SafeTensors::deserialize(bytes).unwrap().tensor(name).unwrap().data().to_vec();
+        assert!(view(&bytes) == view(&resumed), "{name}");
+    }
+}
+
+#[test]
+fn two_lines_of_python_read_it() {
+    let python =
+        [PathBuf::from("/opt/peers/bin/python"), PathBuf::from("python3")].into_iter().find(|python| {
+            let import = Command::new(python).args(["-c", "import numpy, safetensors.numpy"]).output();
+            import.is_ok_and(|output| output.status.success())
+        });
+    let Some(python) = python else {
+        println!("skipped: no python with numpy and safetensors");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("features.safetensors");
+    let (checkpoint, world) = (checkpoint(), world());
+    let arguments =
+        ["features", "--checkpoint", text(&checkpoint), "--data", text(&world), "--split", "test"];
+    ok(&[&arguments[..], &["--out", text(&out)]].concat());
+    let script = "from safetensors.numpy import load_file\n\
+                  f = load_file(\"features.safetensors\"); x, y = f[\"features\"].mean(1), f[\"labels\"]\n\
+                  print(x.shape[0] == len(y) and x.ndim == 2 and y.min() >= 0)";
+    let output = Command::new(python).args(["-c", script]).current_dir(dir.path()).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(printed.trim(), "True", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn features_of_another_checkpoint_are_not_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("f.safetensors");
+    let journal = dir.path().join("f.safetensors.part");
+    fs::write(&journal, "{\"encoder\":\"another\"}\n").unwrap();
+    let (checkpoint, world) = (checkpoint(), world());
+    let arguments =
+        ["features", "--checkpoint", text(&checkpoint), "--data", text(&world), "--out", text(&out)];
+    let output = tgm(&arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.contains("f.safetensors.part") && stderr.contains("--out"), "{stderr}");
+}
