@@ -49,6 +49,16 @@ impl Features {
         Ok(Self { dim, classes, data, labels, ids })
     }
 
+    /// The same features with other labels, found by identity: a clip has a verb and a noun.
+    ///
+    /// # Errors
+    /// [`Error::Unlabelled`] when a clip has no such label, [`Error::Label`] when one is not below `classes`.
+    pub fn relabelled(&self, classes: usize, label: impl Fn(&str) -> Option<u32>) -> Result<Self> {
+        let found = |id: &String| label(id).ok_or_else(|| Error::Unlabelled { path: id.clone() });
+        let labels = self.ids.iter().map(found).collect::<Result<_>>()?;
+        Self::new(self.dim, classes, self.data.clone(), labels, self.ids.clone())
+    }
+
     /// Number of clips, at least 1.
     pub fn clips(&self) -> usize {
         self.labels.len()

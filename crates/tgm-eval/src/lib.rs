@@ -36,14 +36,17 @@ pub mod bootstrap;
 mod dense;
 mod error;
 mod features;
+pub mod joint;
 pub mod knn;
 pub mod linear;
 pub mod merge;
 pub mod metrics;
 pub mod pass;
 mod protocol;
+pub mod retrieval;
 mod scores;
 pub mod store;
+pub mod zero_shot;
 
 pub use error::{Error, Result};
 pub use features::Features;

@@ -5,7 +5,7 @@ use crate::linear::{adamw, logistic, sgd};
 use crate::merge::{Answers, ViewAccuracy};
 use crate::metrics::{self, Confusion};
 use crate::pass::BadVideo;
-use crate::{Error, Features, Result, Scores, knn};
+use crate::{Error, Features, Result, Scores, knn, zero_shot};
 use serde::{Deserialize, Serialize};
 use tgm_random::Streams;
 
@@ -35,6 +35,8 @@ pub enum ProtocolReport {
     Sgd(sgd::Report),
     /// Of layer normalisation and AdamW.
     Adamw(adamw::Report),
+    /// Of classes by their names.
+    ZeroShot(zero_shot::Report),
 }
 
 /// The result for people and for files. Shares lie between 0 and 1.

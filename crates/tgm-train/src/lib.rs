@@ -13,6 +13,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod environment;
+pub mod evaluation;
 pub mod fault;
 pub mod guidance;
 pub mod localise;

@@ -88,10 +88,12 @@ fn an_interrupted_run_goes_on_and_ends_in_the_same_bytes() {
 #[test]
 fn two_lines_of_python_read_it() {
     let python =
-        [PathBuf::from("/opt/peers/bin/python"), PathBuf::from("python3")].into_iter().find(|python| {
-            let import = Command::new(python).args(["-c", "import numpy, safetensors.numpy"]).output();
-            import.is_ok_and(|output| output.status.success())
-        });
+        std::env::var_os("TGM_PYTHON").map(PathBuf::from).into_iter().chain([PathBuf::from("python3")]).find(
+            |python| {
+                let import = Command::new(python).args(["-c", "import numpy, safetensors.numpy"]).output();
+                import.is_ok_and(|output| output.status.success())
+            },
+        );
     let Some(python) = python else {
         println!("skipped: no python with numpy and safetensors");
         return;

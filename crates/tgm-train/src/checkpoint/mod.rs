@@ -33,7 +33,8 @@ use crate::config::Config;
 pub use shelf::{Keep, list, newest, prune, sweep};
 pub use state::{DataPrint, Position, Score, State, check, read};
 
-const CONTRASTIVE: &str = "contrastive.safetensors";
+/// The contrastive head, within a checkpoint.
+pub const CONTRASTIVE: &str = "contrastive.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// The configuration of the run, within a checkpoint.
 pub const RUN: &str = "run.toml";
@@ -146,7 +147,11 @@ pub fn restore(folder: &Path, params: &Params, optimizer: &mut AdamW) -> Result<
     Ok(state)
 }
 
-fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+/// The tensors of a safetensors file by name.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensors =
         candle_core::safetensors::load(path, &Device::Cpu).with_context(|| path.display().to_string())?;
     Ok(tensors.into_iter().collect())

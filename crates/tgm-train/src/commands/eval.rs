@@ -1,103 +1,308 @@
 //! `tgm eval`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
-use tgm_data::loader::LoaderConfig;
+use tgm_data::dataset::{Check, Dataset};
 use tgm_data::manifest::Manifest;
-use tgm_eval::Report;
+use tgm_eval::{joint, retrieval, zero_shot};
+use tgm_mae::Checkpoint;
+use tgm_random::Streams;
 
+use crate::evaluation::data::{Choices, EvalData, layouts, print_check};
+use crate::evaluation::frozen::{self, Recipe, knn_protocol, linear_protocol};
+use crate::evaluation::outcome::{Outcome, Record, print_action};
+use crate::evaluation::{page, text};
 use crate::model_io;
-use crate::probe::{LabelledClips, Row, knn_protocol, linear_protocol, print_table};
-use crate::trainer::subset;
+use crate::probe::Row;
 
-/// Score an encoder on labelled clips, beside chance and a randomly initialised encoder.
+/// Score an encoder on labelled clips, beside chance, the majority class, a randomly initialised encoder and a
+/// pixel-difference baseline.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol knn
-  tgm eval manifest --data clips.csv --checkpoint videomae-base/ --protocol linear --json result.json")]
+  tgm eval manifest --data clips.csv --checkpoint videomae-base/ --protocol linear --json result.json --out result/
+  tgm eval ssv2 --data /data/ssv2 --check
+  tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base --protocol linear --recipe adamw
+  tgm eval ucf101 --data /data/ucf101 --checkpoint runs/tgm-base --protocol zero-shot --split 1")]
 pub(super) struct Args {
     /// What the data is.
-    dataset: Dataset,
-    /// The manifest, with the columns `path`, `split` and `label`.
-    #[arg(long, value_name = "MANIFEST")]
+    dataset: DatasetName,
+    /// The manifest (columns `path`, `split`, `label`), or the folder of the data set.
+    #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// A run, one of its checkpoints, a Hugging Face VideoMAE folder, or an original .pth file.
-    #[arg(long, value_name = "PATH")]
-    checkpoint: PathBuf,
-    /// What is put on the frozen features.
+    #[arg(long, value_name = "PATH", required_unless_present = "check")]
+    checkpoint: Option<PathBuf>,
+    /// What is put on the encoder.
+    #[arg(long, required_unless_present = "check")]
+    protocol: Option<ProtocolName>,
+    /// Only compare the folder with what the data set must have, and say what is missing.
     #[arg(long)]
-    protocol: ProtocolName,
-    /// The split to fit on.
-    #[arg(long, default_value = "train")]
+    check: bool,
+    /// The official split; by default all that results are averaged over.
+    #[arg(long, value_name = "N")]
+    split: Option<usize>,
+    /// The linear probe.
+    #[arg(long, default_value = "bn-sgd")]
+    recipe: Recipe,
+    /// Neighbours of kNN; by default 200, or 20 for fewer than 5,000 clips.
+    #[arg(long, value_name = "N")]
+    k: Option<usize>,
+    /// Clips in time per test video; by default as published, 1 for a manifest.
+    #[arg(long, value_name = "N")]
+    views: Option<usize>,
+    /// Crops of each test clip, 1 or 3; by default as published, 1 for a manifest.
+    #[arg(long, value_name = "N")]
+    crops: Option<usize>,
+    /// A sentence for zero-shot, with {} for the class; may be repeated. By default CLIP's 28.
+    #[arg(long, value_name = "TEXT")]
+    template: Vec<String>,
+    /// The split of a manifest to fit on.
+    #[arg(long, default_value = "train", value_name = "NAME")]
     train_split: String,
-    /// The split to score.
-    #[arg(long, default_value = "test")]
+    /// The split of a manifest to score.
+    #[arg(long, default_value = "test", value_name = "NAME")]
     test_split: String,
-    /// Seed of the probe's draws and of the randomly initialised encoder.
+    /// Go on past test videos that cannot be read; they count as wrong.
+    #[arg(long)]
+    allow_bad: bool,
+    /// Evaluate on a folder that holds only a part of the data set.
+    #[arg(long)]
+    allow_partial: bool,
+    /// Seed of all draws and of the randomly initialised encoder.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Threads that decode; 0 for one per core.
+    #[arg(long, default_value_t = 0)]
+    workers: usize,
+    /// A folder for the page with confusion matrix and mistakes, and the predictions as CSV.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Write the whole report to a file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Dataset {
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum DatasetName {
     /// Any labelled manifest.
     Manifest,
+    /// Kinetics-400.
+    K400,
+    /// Something-Something v2.
+    Ssv2,
+    /// UCF101.
+    Ucf101,
+    /// HMDB51.
+    Hmdb51,
+    /// Diving48, second version of its labels.
+    Diving48,
+    /// EPIC-KITCHENS-100.
+    Epic100,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum ProtocolName {
     /// Nearest neighbours in the training split.
     Knn,
-    /// Logistic regression.
+    /// A linear probe on cached features.
     Linear,
+    /// Classes by their names, through the contrastive head.
+    ZeroShot,
+    /// Clips by their captions and captions by their clips, through the contrastive head.
+    Retrieval,
+}
+
+impl ProtocolName {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Knn => "kNN",
+            Self::Linear => "linear probe",
+            Self::ZeroShot => "zero-shot",
+            Self::Retrieval => "retrieval",
+        }
+    }
+}
+
+impl DatasetName {
+    fn official(self) -> Option<Dataset> {
+        match self {
+            Self::Manifest => None,
+            Self::K400 => Some(Dataset::K400),
+            Self::Ssv2 => Some(Dataset::Ssv2),
+            Self::Ucf101 => Some(Dataset::Ucf101),
+            Self::Hmdb51 => Some(Dataset::Hmdb51),
+            Self::Diving48 => Some(Dataset::Diving48),
+            Self::Epic100 => Some(Dataset::Epic100),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
 struct Output {
+    protocol: &'static str,
+    checkpoint: PathBuf,
+    seed: u64,
+    /// The lines of the summary.
     rows: Vec<Row>,
-    report: Report,
-    random_encoder: Report,
+    /// Mean over the splits, for data sets that are reported so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mean_top1: Option<f64>,
+    /// EPIC-KITCHENS' actions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<joint::Report>,
+    /// Everything, per split and task.
+    results: Vec<Record>,
+    /// Retrieval: ours, and a random encoder's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retrieval: Option<[retrieval::Report; 2]>,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let Dataset::Manifest = args.dataset;
-    let checkpoint = model_io::open(&args.checkpoint)?;
-    let manifest = Arc::new(Manifest::load(&args.data)?);
-    manifest.require("label")?;
-    let clips = LabelledClips {
-        train: subset(&manifest, &args.train_split)?,
-        test: subset(&manifest, &args.test_split)?,
-        clip: model_io::clip_config(&checkpoint)?,
-        loader: LoaderConfig::default(),
+    if args.check {
+        return check(&args);
+    }
+    let (Some(path), Some(protocol)) = (&args.checkpoint, args.protocol) else {
+        bail!("--checkpoint and --protocol are needed");
     };
-    let trained = clips.features("features", &model_io::encoder(&checkpoint)?)?;
+    let checkpoint = model_io::open(path)?;
+    let mut output = Output {
+        protocol: protocol.title(),
+        checkpoint: path.clone(),
+        seed: args.seed,
+        rows: Vec::new(),
+        mean_top1: None,
+        action: None,
+        results: Vec::new(),
+        retrieval: None,
+    };
+    for data in sets(&args, &checkpoint)? {
+        if protocol == ProtocolName::Retrieval {
+            output.retrieval = Some(retrieve(&args, &checkpoint, &data)?);
+            continue;
+        }
+        let outcomes = outcomes(&args, protocol, &checkpoint, &data)?;
+        for outcome in &outcomes {
+            outcome.print(protocol.title(), &data.title);
+            write_files(&args, outcome, &data, protocol)?;
+            output.rows.push(outcome.row(protocol.title()));
+            output.results.push(outcome.record(&data.title));
+        }
+        if let [verb, noun] = &outcomes[..] {
+            let action = joint::evaluate(&verb.ours, &noun.ours, &Streams::new(args.seed))?;
+            print_action(&action);
+            output.action = Some(action);
+        }
+    }
+    if output.rows.len() > 1 && output.action.is_none() {
+        let mean = output.rows.iter().map(|row| row.result).sum::<f64>() / output.rows.len() as f64;
+        println!("{:<24} {mean:>7.3}", format!("mean of {} splits", output.rows.len()));
+        output.mean_top1 = Some(mean);
+    }
+    super::write_json(args.json.as_deref(), &output)
+}
+
+/// The data, once per split.
+fn sets(args: &Args, checkpoint: &Checkpoint) -> Result<Vec<EvalData>> {
+    let clip = model_io::clip_config(checkpoint)?;
+    let choices =
+        Choices { views: args.views, crops: args.crops, allow_bad: args.allow_bad, workers: args.workers };
+    let Some(dataset) = args.dataset.official() else {
+        ensure!(
+            args.split.is_none(),
+            "--split is for official splits; a manifest has --train-split and --test-split"
+        );
+        let splits = [args.train_split.as_str(), args.test_split.as_str()];
+        return Ok(vec![EvalData::of_manifest(&args.data, splits, clip, choices)?]);
+    };
+    let layouts = layouts(dataset, &args.data, args.split, args.allow_partial)?;
+    layouts.iter().map(|layout| EvalData::of_layout(layout, clip.clone(), choices)).collect()
+}
+
+fn outcomes(
+    args: &Args,
+    protocol: ProtocolName,
+    checkpoint: &Checkpoint,
+    data: &EvalData,
+) -> Result<Vec<Outcome>> {
+    let trained = model_io::encoder(checkpoint)?;
     let (random, _) = model_io::random_encoder(&checkpoint.config, args.seed)?;
-    let random = clips.features("features (random encoder)", &random)?;
-    let (name, protocol) = match args.protocol {
-        ProtocolName::Knn => ("kNN top-1", knn_protocol(trained.train_clips())),
-        ProtocolName::Linear => ("linear probe top-1", linear_protocol(&trained)),
+    match protocol {
+        ProtocolName::Knn => {
+            frozen::evaluate(data, &trained, Some(&random), &|train| knn_protocol(train, args.k), args.seed)
+        }
+        ProtocolName::Linear => {
+            let protocol = |train: &_| linear_protocol(train, args.recipe);
+            frozen::evaluate(data, &trained, Some(&random), &protocol, args.seed)
+        }
+        ProtocolName::ZeroShot => {
+            let side = text::TextSide::open(checkpoint, args.seed)?;
+            let templates =
+                if args.template.is_empty() { zero_shot::clip_templates() } else { args.template.clone() };
+            for template in &templates {
+                ensure!(template.contains("{}"), "--template \"{template}\" has no {{}} for the class");
+            }
+            text::zero_shot(data, [&trained, &random], &side, &templates, args.seed)
+        }
+        ProtocolName::Retrieval => bail!("retrieval has no classes"),
+    }
+}
+
+fn retrieve(args: &Args, checkpoint: &Checkpoint, data: &EvalData) -> Result<[retrieval::Report; 2]> {
+    let side = text::TextSide::open(checkpoint, args.seed)?;
+    let trained = model_io::encoder(checkpoint)?;
+    let (random, _) = model_io::random_encoder(&checkpoint.config, args.seed)?;
+    let reports = text::retrieve(data, [&trained, &random], &side)?;
+    println!("retrieval on {}", data.title);
+    text::print_retrieval(&reports);
+    Ok(reports)
+}
+
+/// Page and predictions. With several splits or tasks the names say which.
+fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, protocol: ProtocolName) -> Result<()> {
+    let Some(folder) = &args.out else { return Ok(()) };
+    std::fs::create_dir_all(folder)?;
+    let split = args.dataset.official().filter(|dataset| dataset.spec().splits > 1).map(|_| &data.title);
+    let split = split.and_then(|title| title.rsplit(' ').next()).map(|split| format!("-split{split}"));
+    let task = if outcome.task.name == "label" { String::new() } else { format!("-{}", outcome.task.name) };
+    let end = split.unwrap_or_default() + &task;
+    let (table, html) =
+        (folder.join(format!("predictions{end}.csv")), folder.join(format!("page{end}.html")));
+    outcome.write_predictions(&table)?;
+    page::write(&html, outcome, data, protocol.title())?;
+    println!("{}\n{}", table.display(), html.display());
+    Ok(())
+}
+
+fn check(args: &Args) -> Result<()> {
+    let Some(dataset) = args.dataset.official() else {
+        let manifest = Manifest::load(&args.data)?;
+        manifest.require("label")?;
+        for split in [&args.train_split, &args.test_split] {
+            let rows = manifest.split(split)?;
+            manifest.check_files(&rows)?;
+            println!("  ok      {split:<18} {:>8} clips", rows.len());
+        }
+        println!("  ok      {:<18} {:>8}", "classes", manifest.classes().len());
+        return Ok(());
     };
-    let report = trained.evaluate(&protocol, args.seed)?;
-    let random_encoder = random.evaluate(&protocol, args.seed)?;
-    let rows = vec![Row {
-        name: name.into(),
-        result: report.top1.mean,
-        interval: Some([report.top1.low, report.top1.high]),
-        random_encoder: Some(random_encoder.top1.mean),
-        baseline: report.chance,
-    }];
-    print_table(&rows);
-    println!(
-        "{} train and {} test clips of {} classes; majority class {:.3}",
-        report.train_clips, report.test_clips, report.classes, report.majority
+    let mut checks: Vec<Check> = Vec::new();
+    for layout in layouts(dataset, &args.data, args.split, true)? {
+        let check = layout.check();
+        print_check(&check);
+        checks.push(check);
+    }
+    super::write_json(args.json.as_deref(), &checks)?;
+    let complete = checks.iter().all(Check::complete);
+    ensure!(
+        complete || args.allow_partial,
+        "{}: not all of {} is there; the lines marked MISSING say what",
+        args.data.display(),
+        dataset.spec().title
     );
-    super::write_json(args.json.as_deref(), &Output { rows, report, random_encoder })
+    Ok(())
 }

@@ -1,0 +1,231 @@
+//! What is evaluated on: train and test clips, their classes, and how clips are made.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tgm_data::dataset::{Check, Dataset, Flip, Layout};
+use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset, TestViews};
+use tgm_data::manifest::{Manifest, Row};
+use tgm_eval::pass::{Encoded, clip_id, encode_labelled};
+use tgm_mae::Encoder;
+
+use crate::progress::Progress;
+use crate::run_data::subset;
+
+/// One thing to recognise: a class per clip.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// `label`, or EPIC-KITCHENS' `verb` and `noun`.
+    pub name: &'static str,
+    /// Class names in the order of their indices.
+    pub classes: Vec<String>,
+    labels: HashMap<String, u32>,
+}
+
+impl Task {
+    /// The class of a clip, by its identity.
+    pub fn label(&self, id: &str) -> Option<u32> {
+        self.labels.get(id).copied()
+    }
+}
+
+/// Train and test clips, ready to be loaded.
+#[derive(Clone, Debug)]
+pub struct EvalData {
+    /// What it is called in results.
+    pub title: String,
+    /// To fit on.
+    pub train: Subset,
+    /// To score.
+    pub test: Subset,
+    /// How clips are made.
+    pub clip: ClipConfig,
+    /// Test views.
+    pub views: TestViews,
+    /// How they are loaded.
+    pub loader: LoaderConfig,
+    /// What is to be recognised.
+    pub tasks: Vec<Task>,
+    /// What mirroring does to labels.
+    pub flip: Flip,
+    /// Go on past test videos that cannot be read; they count as wrong.
+    pub allow_bad: bool,
+}
+
+/// What the command line says about clips.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choices {
+    /// Clips in time per video.
+    pub views: Option<usize>,
+    /// Crops of each.
+    pub crops: Option<usize>,
+    /// Go on past bad test videos.
+    pub allow_bad: bool,
+    /// Threads that decode.
+    pub workers: usize,
+}
+
+impl EvalData {
+    /// Two splits of a labelled manifest. Mirroring is left off: nobody has said that it changes no label.
+    ///
+    /// # Errors
+    /// When the manifest has no labels or lacks a split.
+    pub fn of_manifest(file: &Path, splits: [&str; 2], clip: ClipConfig, choices: Choices) -> Result<Self> {
+        let manifest = Arc::new(Manifest::load(file)?);
+        manifest.require("label")?;
+        let [train, test] = [subset(&manifest, splits[0])?, subset(&manifest, splits[1])?];
+        let classes = manifest.classes().names().to_vec();
+        let tasks = vec![task("label", classes, [&train, &test], |row| row.label())?];
+        let views = TestViews { views: choices.views.unwrap_or(1), crops: choices.crops.unwrap_or(1) };
+        Ok(Self {
+            title: file.display().to_string(),
+            train,
+            test,
+            clip: ClipConfig { motion: MotionSource::None, ..clip },
+            views,
+            loader: LoaderConfig { workers: choices.workers, ..LoaderConfig::default() },
+            tasks,
+            flip: Flip::Never,
+            allow_bad: choices.allow_bad,
+        })
+    }
+
+    /// A public data set: its own sampling and test views, at the size that the model takes.
+    ///
+    /// # Errors
+    /// When the lists do not make a manifest, or a part is empty.
+    pub fn of_layout(layout: &Layout, clip: ClipConfig, choices: Choices) -> Result<Self> {
+        let spec = layout.dataset.spec();
+        let manifest = Arc::new(layout.manifest()?);
+        let [train, test] = [Subset::split(&manifest, spec.train)?, Subset::split(&manifest, spec.test)?];
+        let both = [&train, &test];
+        let nouns: HashMap<&str, u32> =
+            (0..).zip(&layout.nouns).map(|(index, name)| (name.as_str(), index)).collect();
+        let tasks = if layout.nouns.is_empty() {
+            vec![task("label", layout.classes.clone(), both, |row| row.label())?]
+        } else {
+            let noun = |row: Row<'_>| nouns.get(row.other("noun")?).copied();
+            vec![
+                task("verb", layout.classes.clone(), both, |row| row.label())?,
+                task("noun", layout.nouns.clone(), both, noun)?,
+            ]
+        };
+        let title = match spec.splits {
+            1 => spec.title.to_owned(),
+            _ => format!("{} split {}", spec.title, layout.split),
+        };
+        let sampling = spec.sampling(clip.sampling.frames());
+        Ok(Self {
+            title,
+            train,
+            test,
+            clip: ClipConfig { motion: MotionSource::None, sampling, ..clip },
+            views: TestViews {
+                views: choices.views.unwrap_or(spec.views.views),
+                crops: choices.crops.unwrap_or(spec.views.crops),
+            },
+            loader: LoaderConfig { workers: choices.workers, ..LoaderConfig::default() },
+            tasks,
+            flip: spec.flip,
+            allow_bad: choices.allow_bad,
+        })
+    }
+
+    /// Encodes the train clips, one view each, and the test clips, all views; every video is decoded once.
+    ///
+    /// # Errors
+    /// When a train video is bad, or a test video unless bad ones are allowed.
+    pub fn encode(&self, title: &str, encoders: &[&Encoder]) -> Result<[Encoded; 2]> {
+        let one = TestViews { views: 1, crops: 1 };
+        let before = self.train.rows().len();
+        let progress = Progress::new(title, (before + self.test.rows().len()) as u64);
+        let train = self.encode_part(&self.train, one, false, encoders, &|done| progress.set(done as u64))?;
+        let done = |done| progress.set((before + done) as u64);
+        let test = self.encode_part(&self.test, self.views, self.allow_bad, encoders, &done)?;
+        progress.finish();
+        Ok([train, test])
+    }
+
+    fn encode_part(
+        &self,
+        part: &Subset,
+        views: TestViews,
+        allow_bad: bool,
+        encoders: &[&Encoder],
+        done: &dyn Fn(usize),
+    ) -> Result<Encoded> {
+        let clips = EvalLoader::new(part, &self.clip, &self.loader, views)?;
+        let clips = if allow_bad { clips.keep_going() } else { clips };
+        Ok(encode_labelled(encoders, clips, self.tasks[0].classes.len(), done)?)
+    }
+
+    /// The labels of the train clips.
+    pub fn train_labels(&self, task: &Task) -> Vec<u32> {
+        let id = |&row: &u32| clip_id(self.train.manifest().row(row as usize).path(), row);
+        self.train.rows().iter().filter_map(|row| task.label(&id(row))).collect()
+    }
+}
+
+fn task(
+    name: &'static str,
+    classes: Vec<String>,
+    parts: [&Subset; 2],
+    label: impl Fn(Row<'_>) -> Option<u32>,
+) -> Result<Task> {
+    let mut labels = HashMap::new();
+    for part in parts {
+        for &index in part.rows() {
+            let row = part.manifest().row(index as usize);
+            let Some(label) = label(row) else {
+                let (file, line) = (part.manifest().file().display(), row.line());
+                bail!("{file}:{line}: `{}` has no {name}; evaluation needs one for every clip", row.path());
+            };
+            labels.insert(clip_id(row.path(), index), label);
+        }
+    }
+    Ok(Task { name, classes, labels })
+}
+
+/// The splits that are evaluated: one, or all that the data set is reported over.
+///
+/// # Errors
+/// When a list is missing or wrong, there is no such split, or the folder holds only a part and that is not allowed.
+pub fn layouts(
+    dataset: Dataset,
+    folder: &Path,
+    split: Option<usize>,
+    allow_partial: bool,
+) -> Result<Vec<Layout>> {
+    let splits = split.map_or(1..=dataset.spec().splits, |split| split..=split);
+    let layouts = splits.map(|split| Ok(dataset.read(folder, split)?)).collect::<Result<Vec<_>>>()?;
+    for layout in &layouts {
+        let check = layout.check();
+        if !(allow_partial || check.complete()) {
+            let wrong = check.findings.iter().find(|finding| !finding.ok);
+            let wrong =
+                wrong.map_or(String::new(), |f| format!("{} {} instead of {}", f.found, f.what, f.expected));
+            bail!(
+                "{}: {wrong}: a result on this is not one on {}; see --check, or allow it with --allow-partial",
+                folder.display(),
+                dataset.spec().title
+            );
+        }
+    }
+    Ok(layouts)
+}
+
+/// Prints what was counted.
+pub fn print_check(check: &Check) {
+    println!("{} split {}", check.dataset, check.split);
+    for finding in &check.findings {
+        let mark = if finding.ok { "ok     " } else { "MISSING" };
+        let more = if finding.examples.is_empty() {
+            String::new()
+        } else {
+            format!(", as {}", finding.examples.join(", "))
+        };
+        println!("  {mark} {:<18} {:>8} of {:>8}{more}", finding.what, finding.found, finding.expected);
+    }
+}

@@ -1,0 +1,306 @@
+//! `tgm eval`: every protocol on every data set, what stands beside a result, and what is refused.
+
+#[path = "../../tgm-data/tests/common/miniature.rs"]
+mod miniature;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+const DATASETS: [&str; 6] = ["k400", "ssv2", "ucf101", "hmdb51", "diving48", "epic100"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+fn world() -> String {
+    text(&fixtures().join("world/manifest.csv")).to_owned()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in Unicode")
+}
+
+fn tgm(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tgm")).args(arguments).output().expect("tgm starts")
+}
+
+fn ok(arguments: &[&str]) -> String {
+    let output = tgm(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "tgm {arguments:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn fails(arguments: &[&str]) -> String {
+    let output = tgm(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "tgm {arguments:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{stderr}");
+    errors[0].to_owned()
+}
+
+fn json(file: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// A run of one step with the joint loss, made once for all tests.
+fn run() -> &'static Path {
+    static RUN: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, run) = RUN.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("run");
+        let sets = [
+            "model.encoder={dim=32,depth=1,heads=2,mlp=64}",
+            "model.decoder={dim=16,depth=1,heads=2,mlp=32}",
+            "train.batch=4",
+            "output.pictures=0",
+            "schedule.warmup=2",
+        ];
+        let world = world();
+        let mut arguments = vec!["pretrain", "--data", &world, "--out", text(&out), "--steps", "2"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        ok(&arguments);
+        (dir, out)
+    });
+    run
+}
+
+/// A miniature data set whose videos are those of the fixtures.
+fn miniature(dataset: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut videos: Vec<PathBuf> =
+        fs::read_dir(fixtures().join("world/videos")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    videos.sort();
+    let next = std::cell::Cell::new(0);
+    miniature::write(dataset, dir.path(), &|path, _class| {
+        fs::copy(&videos[next.get() % videos.len()], path).unwrap();
+        next.set(next.get() + 1);
+    });
+    dir
+}
+
+#[test]
+fn check_says_of_every_data_set_what_is_missing_and_fails() {
+    for dataset in DATASETS {
+        let dir = miniature(dataset);
+        let report = dir.path().join("check.json");
+        let arguments = ["eval", dataset, "--data", text(dir.path()), "--check", "--json", text(&report)];
+        let error = fails(&arguments);
+        assert!(error.contains("MISSING"), "{error}");
+        let findings = &json(&report)[0]["findings"];
+        let videos = findings.as_array().unwrap().iter().find(|f| f["what"] == "videos on disk").unwrap();
+        assert_eq!(videos["ok"], true, "{dataset}: {videos}");
+        let table = ok(&[&arguments[..], &["--allow-partial"]].concat());
+        assert!(
+            table.contains("MISSING train clips") && table.contains("ok      videos"),
+            "{dataset}: {table}"
+        );
+    }
+}
+
+#[test]
+fn a_part_of_a_data_set_is_not_evaluated_unless_allowed() {
+    let dir = miniature("ssv2");
+    let arguments =
+        ["eval", "ssv2", "--data", text(dir.path()), "--checkpoint", text(run()), "--protocol", "knn"];
+    let error = fails(&arguments);
+    assert!(error.contains("2 classes instead of 174") && error.contains("--allow-partial"), "{error}");
+}
+
+#[test]
+fn every_data_set_goes_through_every_frozen_protocol() {
+    for dataset in DATASETS {
+        let dir = miniature(dataset);
+        for protocol in ["knn", "linear", "zero-shot"] {
+            let report = dir.path().join("result.json");
+            let table = ok(&[
+                "eval",
+                dataset,
+                "--data",
+                text(dir.path()),
+                "--checkpoint",
+                text(run()),
+                "--protocol",
+                protocol,
+                "--allow-partial",
+                "--template",
+                "a video of {}",
+                "--json",
+                text(&report),
+            ]);
+            for line in
+                ["this checkpoint", "random encoder", "pixel-difference kNN", "majority class", "chance"]
+            {
+                assert!(table.contains(line), "{dataset} {protocol}: {table}");
+            }
+            let result = json(&report);
+            let first = &result["results"][0];
+            assert_eq!(first["report"]["test_clips"], 4, "{dataset} {protocol}");
+            let views = match dataset {
+                "ssv2" | "epic100" => 6,
+                _ => 15,
+            };
+            assert_eq!(first["report"]["views"].as_array().unwrap().len(), views, "{dataset} {protocol}");
+            match dataset {
+                "ucf101" | "hmdb51" => {
+                    assert!(result["mean_top1"].is_number() && result["rows"][2].is_object())
+                }
+                "epic100" => {
+                    assert!(result["action"]["top1"]["mean"].is_number() && table.contains("action"))
+                }
+                _ => assert_eq!(result["rows"].as_array().unwrap().len(), 1),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_linear_recipe_leaves_its_settings_in_the_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("result.json");
+    for (recipe, name, setting) in [
+        ("bn-sgd", "sgd", "momentum"),
+        ("adamw", "adamw", "weight_decay"),
+        ("logistic", "logistic", "tolerance"),
+    ] {
+        ok(&[
+            "eval",
+            "manifest",
+            "--data",
+            &world(),
+            "--checkpoint",
+            text(run()),
+            "--protocol",
+            "linear",
+            "--recipe",
+            recipe,
+            "--json",
+            text(&report),
+        ]);
+        let report = &json(&report)["results"][0]["report"];
+        assert_eq!(report["protocol"], name);
+        assert!(report["settings"][setting].is_number(), "{report}");
+    }
+}
+
+#[test]
+fn page_and_predictions_show_every_clip_and_the_mistakes() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("result");
+    ok(&[
+        "eval",
+        "manifest",
+        "--data",
+        &world(),
+        "--checkpoint",
+        text(run()),
+        "--protocol",
+        "knn",
+        "--k",
+        "1",
+        "--out",
+        text(&out),
+    ]);
+    let table = fs::read_to_string(out.join("predictions.csv")).unwrap();
+    assert_eq!(table.lines().next(), Some("path,row,label,prediction,confidence,rank"));
+    assert_eq!(table.lines().count(), 13);
+    assert!(table.contains("videos/test-00000.mp4,"), "{table}");
+    let wrong = table.lines().skip(1).filter(|line| !line.ends_with(",1")).count();
+    let page = fs::read_to_string(out.join("page.html")).unwrap();
+    assert_eq!(page.matches("alt=\"film strip\"").count(), wrong.min(12));
+    assert!(page.contains("Confusion") && !page.contains("src=\"http"), "self-contained");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "no picture is left over");
+}
+
+#[test]
+fn a_bad_test_video_is_an_error_unless_allowed_and_then_counts_as_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let videos = fixtures().join("world/videos");
+    fs::create_dir(dir.path().join("videos")).unwrap();
+    for entry in fs::read_dir(videos).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), dir.path().join("videos").join(entry.file_name())).unwrap();
+    }
+    let manifest = dir.path().join("manifest.csv");
+    fs::copy(world(), &manifest).unwrap();
+    fs::write(dir.path().join("videos/test-00003.mp4"), "no video").unwrap();
+    let arguments =
+        ["eval", "manifest", "--data", text(&manifest), "--checkpoint", text(run()), "--protocol", "knn"];
+    let error = fails(&arguments);
+    assert!(error.contains("test-00003.mp4"), "{error}");
+    let report = dir.path().join("result.json");
+    let table = ok(&[&arguments[..], &["--allow-bad", "--json", text(&report)]].concat());
+    assert!(table.contains("1 test videos could not be read and count as wrong"), "{table}");
+    let result = &json(&report)["results"][0]["report"];
+    assert_eq!((&result["test_clips"], result["skipped"].as_array().unwrap().len()), (&Value::from(12), 1));
+    let answered: u64 = result["confusion"]["counts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|count| count.as_u64().unwrap())
+        .sum();
+    assert_eq!(answered, 11);
+}
+
+#[test]
+fn retrieval_ranks_both_directions_beside_a_random_encoder() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("result.json");
+    let table = ok(&[
+        "eval",
+        "manifest",
+        "--data",
+        &world(),
+        "--checkpoint",
+        text(run()),
+        "--protocol",
+        "retrieval",
+        "--json",
+        text(&report),
+    ]);
+    assert!(table.contains("text to video") && table.contains("video to text, random encoder"), "{table}");
+    let recall = &json(&report)["retrieval"][0]["text_to_video"];
+    assert_eq!(recall["candidates"], 12);
+    let at = |k: &str| recall[k].as_f64().unwrap();
+    assert!(at("r1") <= at("r5") && at("r5") <= at("r10") && at("r10") <= 1.0, "{recall}");
+}
+
+#[test]
+fn a_head_that_was_never_trained_is_not_scored() {
+    let checkpoint = fixtures().join("mae-plain");
+    let arguments = ["eval", "manifest", "--data", &world(), "--checkpoint", text(&checkpoint)];
+    let error = fails(&[&arguments[..], &["--protocol", "zero-shot"]].concat());
+    assert!(error.contains("no contrastive head") && error.contains("--contrastive on"), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("step-00000002");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(run().join("checkpoints/step-00000002")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let state = fs::read_to_string(copy.join("state.json")).unwrap();
+    fs::write(copy.join("state.json"), state.replace("\"step\": 2", "\"step\": 0")).unwrap();
+    let arguments =
+        ["eval", "manifest", "--data", &world(), "--checkpoint", text(&copy), "--protocol", "retrieval"];
+    let error = fails(&arguments);
+    assert!(error.contains("never trained"), "{error}");
+}
+
+#[test]
+fn labels_that_do_not_match_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = dir.path().join("clips.csv");
+    fs::write(&manifest, "path,split,label\na.mp4,train,x\nb.mp4,test,\n").unwrap();
+    let arguments =
+        ["eval", "manifest", "--data", text(&manifest), "--checkpoint", text(run()), "--protocol", "knn"];
+    let error = fails(&arguments);
+    assert!(error.contains("clips.csv:3") && error.contains("has no label"), "{error}");
+}
