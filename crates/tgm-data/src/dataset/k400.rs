@@ -1,6 +1,6 @@
 //! Kinetics-400: the official lists with a header, or VideoMAE's `path label` lists.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::files::{Files, lines, text};
 use super::{Dataset, DatasetError, Entry, Layout};
@@ -38,7 +38,7 @@ struct Row {
     time_end: f64,
 }
 
-fn official(list: &PathBuf, part: &'static str, files: &mut Files) -> Result<Vec<Entry>, DatasetError> {
+fn official(list: &Path, part: &'static str, files: &mut Files) -> Result<Vec<Entry>, DatasetError> {
     let entry = |row: Row| {
         let name = format!("{}_{:06}_{:06}", row.youtube_id, row.time_start as u64, row.time_end as u64);
         let label = row.label.trim();
