@@ -26,7 +26,7 @@ fn labels() -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let folder = std::env::var_os("TGM_SHARED_DATA").map_or_else(beside, PathBuf::from).join("labels");
     if !folder.is_dir() {
-        println!("skipped: no shared data");
+        eprintln!("skipped: no shared data");
         return None;
     }
     Some(folder)

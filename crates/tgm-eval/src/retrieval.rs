@@ -4,6 +4,7 @@
 //! sentences are one sentence: every clip that has it is a right answer. Ties go against us, so that embeddings which are
 //! all the same score nothing.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -106,8 +107,9 @@ pub fn evaluate(pairs: &Pairs<'_>) -> Result<Report> {
 fn rank(scores: &[f64], right: impl Fn(usize) -> bool) -> usize {
     let own =
         (0..scores.len()).filter(|&at| right(at)).map(|at| scores[at]).fold(f64::NEG_INFINITY, f64::max);
-    // Written so that a score that is not a number counts as ahead.
-    (0..scores.len()).filter(|&at| !right(at) && !(scores[at] < own)).count()
+    // A score that is not a number counts as ahead, too.
+    let behind = |at: usize| scores[at].partial_cmp(&own) == Some(Ordering::Less);
+    (0..scores.len()).filter(|&at| !right(at) && !behind(at)).count()
 }
 
 /// From the rank (from 0) and the number of right answers of each query.

@@ -95,7 +95,7 @@ fn two_lines_of_python_read_it() {
             },
         );
     let Some(python) = python else {
-        println!("skipped: no python with numpy and safetensors");
+        eprintln!("skipped: no python with numpy and safetensors");
         return;
     };
     let dir = tempfile::tempdir().unwrap();
