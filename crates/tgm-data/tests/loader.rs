@@ -78,6 +78,26 @@ fn batches_are_the_same_for_one_and_for_many_workers() {
 }
 
 #[test]
+fn repeated_augmentation_takes_each_video_several_times_in_a_row_and_augments_it_anew() {
+    let data = train_split();
+    let repeated = |start| {
+        let config = workers(2);
+        TrainLoader::repeated(&data, &clips(), &config, 6, 3, Streams::new(11), start).unwrap()
+    };
+    let all: Vec<Batch> = repeated(0).take(6).map(Result::unwrap).collect();
+    for batch in &all {
+        for same in batch.samples.chunks(3) {
+            assert!(same.iter().all(|sample| sample.path == same[0].path));
+            assert!(same[1..].iter().any(|sample| sample.tubelets != same[0].tubelets));
+        }
+    }
+    let epoch: HashSet<&str> =
+        all.iter().flat_map(|b| &b.samples).map(|sample| sample.path.as_str()).collect();
+    assert_eq!(epoch.len(), 12, "six batches of two videos are one epoch of twelve");
+    assert_eq!(all[4..], repeated(4).take(2).map(Result::unwrap).collect::<Vec<_>>()[..]);
+}
+
+#[test]
 fn a_run_resumed_at_a_step_goes_on_with_the_same_batches() {
     let data = train_split();
     let all = batches(&data, &workers(2), 0, 7);

@@ -142,6 +142,20 @@ pub enum Error {
         /// The journal.
         file: std::path::PathBuf,
     },
+    /// A gradient is missing, or a saved optimiser state does not fit.
+    #[error(transparent)]
+    Optimizer(#[from] tgm_ops::AdamWError),
+    /// A clip cannot be augmented.
+    #[error(transparent)]
+    Clip(#[from] tgm_video::VideoError),
+    /// Fine-tuning or the attentive probe produced a loss or a gradient that is not finite.
+    #[error("training diverged at step {step} with base_lr {base_lr}; give a smaller one, or a clip_norm")]
+    LearnerDiverged {
+        /// The step, from 0.
+        step: u64,
+        /// The base learning rate.
+        base_lr: f64,
+    },
     /// Stochastic gradient descent produced non-finite weights.
     #[error("the linear probe diverged in epoch {epoch} at base_lr {base_lr}; give a smaller one")]
     Diverged {

@@ -1,8 +1,9 @@
 //! What a video representation is worth.
 //!
-//! Evaluation starts from features: one vector per clip, computed once ([`pass`], or by whatever model), and shared by every
-//! protocol ([`knn`], [`linear::logistic`], [`linear::sgd`]). The protocols therefore know neither video nor
-//! network, and their results can be checked against scikit-learn on the same numbers, which the tests do.
+//! Evaluation starts from features: one vector per clip and view, computed once ([`pass`], or by whatever model), and shared by
+//! the protocols on a frozen encoder ([`knn`], [`linear`], and through a contrastive head [`zero_shot`] and [`retrieval`]). They
+//! know neither video nor network, and their results can be checked against scikit-learn and PyTorch on the same numbers,
+//! which the tests do. Two protocols train a network on labelled clips: [`supervised`].
 //!
 //! A result never stands alone: [`evaluate`] puts chance, the majority class and a bootstrap interval beside it, keeps
 //! every setting in the report, chooses hyper-parameters on clips held out of *train*, and refuses features that are
@@ -46,6 +47,7 @@ mod protocol;
 pub mod retrieval;
 mod scores;
 pub mod store;
+pub mod supervised;
 pub mod zero_shot;
 
 pub use error::{Error, Result};

@@ -5,7 +5,7 @@ use crate::linear::{adamw, logistic, sgd};
 use crate::merge::{Answers, ViewAccuracy};
 use crate::metrics::{self, Confusion};
 use crate::pass::BadVideo;
-use crate::{Error, Features, Result, Scores, knn, zero_shot};
+use crate::{Error, Features, Result, Scores, knn, supervised, zero_shot};
 use serde::{Deserialize, Serialize};
 use tgm_random::Streams;
 
@@ -37,6 +37,10 @@ pub enum ProtocolReport {
     Adamw(adamw::Report),
     /// Of classes by their names.
     ZeroShot(zero_shot::Report),
+    /// Of the attentive probe.
+    Attentive(supervised::Report),
+    /// Of fine-tuning.
+    Finetune(supervised::Report),
 }
 
 /// The result for people and for files. Shares lie between 0 and 1.

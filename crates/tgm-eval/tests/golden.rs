@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tgm_eval::linear::{Probe, logistic, sgd};
+use tgm_eval::linear::{Probe, adamw, logistic, sgd};
 use tgm_eval::metrics::{Confusion, top_k_accuracy};
 use tgm_eval::{Features, Scores, knn};
 use tgm_random::Streams;
@@ -177,6 +177,22 @@ fn sgd_takes_the_steps_of_pytorch() {
     assert_close(probe.intercepts().to_vec(), &file.intercepts, 1e-8, "intercept");
     assert_close(probabilities(&probe.classify(&test).unwrap()), &file.proba, 1e-8, "probability");
     assert_close([report.train_loss], &[file.train_loss], 1e-10, "loss");
+}
+
+#[derive(Deserialize)]
+struct AdamwFile {
+    settings: adamw::Settings,
+    proba: Vec<f64>,
+    train_loss: f64,
+}
+
+#[test]
+fn adamw_takes_the_steps_of_pytorch() {
+    let (train, test) = features(None);
+    let file: AdamwFile = golden("adamw.json");
+    let (probe, report) = adamw::fit(&train, &file.settings, &Streams::new(0)).unwrap();
+    assert_close(probabilities(&probe.classify(&test).unwrap()), &file.proba, 1e-5, "probability");
+    assert_close([report.train_loss], &[file.train_loss], 1e-6, "loss");
 }
 
 #[derive(Deserialize)]

@@ -114,9 +114,22 @@ impl Block {
 
     /// `[B, N, D]` to `[B, N, D]`.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let x = (x + self.attention.forward(&self.norm1.forward(x)?)?)?;
+        self.forward_dropping(x, None)
+    }
+
+    /// With each branch multiplied by its factor per sample, `[B, 1, 1]`: attention, then MLP.
+    pub(crate) fn forward_dropping(
+        &self,
+        x: &Tensor,
+        factors: Option<&[Tensor; 2]>,
+    ) -> candle_core::Result<Tensor> {
+        let add = |x: &Tensor, branch: Tensor, which: usize| match factors {
+            Some(factors) => x + branch.broadcast_mul(&factors[which])?,
+            None => x + branch,
+        };
+        let x = add(x, self.attention.forward(&self.norm1.forward(x)?)?, 0)?;
         let hidden = gelu(&self.fc1.forward(&self.norm2.forward(&x)?)?)?;
-        x + self.fc2.forward(&hidden)?
+        add(&x, self.fc2.forward(&hidden)?, 1)
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use tgm_ops::{Init, Params};
 
 use crate::block::{Dense, Norm};
-use crate::{Encoder, MaeConfig, MaeError};
+use crate::{DropPath, Encoder, MaeConfig, MaeError};
 
 /// A fine-tuned model: clip in, class scores out.
 #[derive(Clone, Debug)]
@@ -41,7 +41,18 @@ impl Classifier {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, tubelets: &Tensor) -> Result<Tensor, MaeError> {
-        let tokens = self.encoder.forward_all(tubelets)?;
+        self.classify(&self.encoder.forward_all(tubelets)?)
+    }
+
+    /// As [`Classifier::forward`], with branches of the encoder left out as drawn: for fine-tuning.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward_dropping(&self, tubelets: &Tensor, drop: &DropPath) -> Result<Tensor, MaeError> {
+        self.classify(&self.encoder.forward_dropping(tubelets, drop)?)
+    }
+
+    fn classify(&self, tokens: &Tensor) -> Result<Tensor, MaeError> {
         let pooled = match &self.pooled_norm {
             Some(norm) => norm.forward(&tokens.mean(1)?)?,
             None => tokens.narrow(1, 0, 1)?.squeeze(1)?,

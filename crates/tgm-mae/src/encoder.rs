@@ -5,7 +5,7 @@ use tgm_ops::{Init, Params, gather_tokens};
 
 use crate::block::{Block, Dense, Norm, stack};
 use crate::position::sinusoid_table;
-use crate::{MaeConfig, MaeError};
+use crate::{DropPath, MaeConfig, MaeError};
 
 /// A vision transformer over tubelets.
 #[derive(Clone, Debug)]
@@ -56,6 +56,21 @@ impl Encoder {
     /// When the shapes do not fit.
     pub fn forward_all(&self, tubelets: &Tensor) -> Result<Tensor, MaeError> {
         self.blocks_forward(self.embed.forward(tubelets)?.broadcast_add(&self.positions)?)
+    }
+
+    /// As [`Encoder::forward_all`], with branches left out as drawn.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward_dropping(&self, tubelets: &Tensor, drop: &DropPath) -> Result<Tensor, MaeError> {
+        let mut x = self.embed.forward(tubelets)?.broadcast_add(&self.positions)?;
+        for (block, factors) in self.blocks.iter().zip(&drop.factors) {
+            x = block.forward_dropping(&x, Some(factors))?;
+        }
+        Ok(match &self.norm {
+            Some(norm) => norm.forward(&x)?,
+            None => x,
+        })
     }
 
     fn blocks_forward(&self, mut x: Tensor) -> Result<Tensor, MaeError> {

@@ -147,6 +147,11 @@ impl AdamW {
         }
     }
 
+    /// Another weight decay from the next step on, for schedules of it.
+    pub fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.config.weight_decay = weight_decay;
+    }
+
     /// How many steps have been taken.
     pub fn steps(&self) -> u64 {
         self.steps
@@ -163,8 +168,23 @@ impl AdamW {
         lr: f64,
         grad_scale: f64,
     ) -> Result<(), AdamWError> {
+        self.step_with(params, grads, &|_| lr, grad_scale)
+    }
+
+    /// As [`AdamW::step`], with a learning rate for each parameter by its name: layer-wise decay.
+    ///
+    /// # Errors
+    /// [`AdamWError::NoGradient`] when `grads` lacks a parameter.
+    pub fn step_with(
+        &mut self,
+        params: &Params,
+        grads: &Gradients,
+        lr_of: &dyn Fn(&str) -> f64,
+        grad_scale: f64,
+    ) -> Result<(), AdamWError> {
         self.steps += 1;
         for (name, var) in params.iter() {
+            let lr = lr_of(name);
             let missing = || AdamWError::NoGradient(name.to_string());
             let grad = grads.values.get(name).ok_or_else(missing)?;
             let moments = self.moments.get_mut(name).ok_or_else(missing)?;

@@ -53,6 +53,25 @@ fn five_clipped_steps_equal_pytorch() {
 }
 
 #[test]
+fn a_rate_per_name_moves_each_parameter_as_that_rate_alone_would() {
+    let golden = golden();
+    let step = |lr_of: &dyn Fn(&str) -> f64| {
+        let params = params(&golden);
+        let mut grads = Gradients::zeros(&params);
+        for name in ["matrix", "vector"] {
+            grads.add_one(name, &golden[&format!("adamw.{name}.grad.1")], 1.0).unwrap();
+        }
+        let mut adamw = AdamW::new(&params, AdamWConfig::default());
+        adamw.step_with(&params, &grads, lr_of, 1.0).unwrap();
+        ["matrix", "vector"].map(|n| params.get(n).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    };
+    let [fast, slow] = [step(&|_| 0.1), step(&|_| 0.01)];
+    let mixed = step(&|name| if name == "matrix" { 0.1 } else { 0.01 });
+    assert_eq!(mixed, [fast[0].clone(), slow[1].clone()]);
+    assert_ne!(fast[1], slow[1]);
+}
+
+#[test]
 fn a_restored_state_continues_to_the_same_bits() {
     let golden = golden();
     let (unbroken, broken) = (params(&golden), params(&golden));

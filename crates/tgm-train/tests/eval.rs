@@ -304,3 +304,82 @@ fn labels_that_do_not_match_are_refused() {
     let error = fails(&arguments);
     assert!(error.contains("clips.csv:3") && error.contains("has no label"), "{error}");
 }
+
+/// A recipe that takes a few steps.
+const QUICK: [&str; 8] =
+    ["--set", "epochs=2.0", "--set", "warmup_epochs=0.5", "--set", "batch=4", "--set", "micro_batch=4"];
+
+#[test]
+fn every_data_set_goes_through_the_attentive_probe_and_fine_tuning() {
+    for dataset in DATASETS {
+        let dir = miniature(dataset);
+        for protocol in ["attentive", "finetune"] {
+            let report = dir.path().join("result.json");
+            let arguments = [
+                "eval",
+                dataset,
+                "--data",
+                text(dir.path()),
+                "--checkpoint",
+                text(run()),
+                "--protocol",
+                protocol,
+                "--allow-partial",
+                "--views",
+                "2",
+                "--crops",
+                "1",
+                "--json",
+                text(&report),
+            ];
+            let split: &[&str] =
+                if ["ucf101", "hmdb51"].contains(&dataset) { &["--split", "2"] } else { &[] };
+            let table = ok(&[&arguments[..], &QUICK, split].concat());
+            for line in ["this checkpoint", "random encoder", "pixel-difference kNN", "chance"] {
+                assert!(table.contains(line), "{dataset} {protocol}: {table}");
+            }
+            let result = &json(&report)["results"][0];
+            assert_eq!(result["report"]["steps"], 4, "{dataset} {protocol}: 8 clips, twice, in fours");
+            assert_eq!(result["random_encoder"]["random_encoder"], true);
+            assert_eq!(result["report"]["settings"]["epochs"], 2.0);
+            let flip =
+                if ["ssv2", "k400", "ucf101", "hmdb51", "diving48"].contains(&dataset) { 0.5 } else { 0.0 };
+            assert_eq!(result["report"]["flip"], flip, "{dataset}");
+        }
+    }
+}
+
+#[test]
+fn saved_training_is_not_repeated_and_another_recipe_does_not_go_on_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, world) = (dir.path().join("out"), world());
+    let arguments = [
+        "eval",
+        "manifest",
+        "--data",
+        &world,
+        "--checkpoint",
+        text(run()),
+        "--protocol",
+        "finetune",
+        "--no-random",
+        "--out",
+        text(&out),
+        "--save-every",
+        "2",
+    ];
+    let settings = ["--set", "ema=0.5"];
+    let scored = || {
+        let output = tgm(&[&arguments[..], &QUICK, &settings].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        (fs::read_to_string(out.join("predictions.csv")).unwrap(), stderr)
+    };
+    let (first, _) = scored();
+    assert!(out.join("finetune-label-trained.safetensors").is_file());
+    let (again, stderr) = scored();
+    assert!(stderr.contains("going on at step 6 of 6"), "{stderr}");
+    assert_eq!(first, again);
+    let error = fails(&[&arguments[..], &QUICK, &["--set", "mixup=0.0"]].concat());
+    assert!(error.contains("other settings"), "{error}");
+}

@@ -64,6 +64,27 @@ impl TrainLoader {
         streams: Streams,
         start_step: u64,
     ) -> Result<Self, LoaderError> {
+        Self::repeated(data, clips, loader, batch, 1, streams, start_step)
+    }
+
+    /// As [`Self::new`], with each video that is drawn giving `repeats` clips of its own sampling, crop and flip, one
+    /// behind the other (repeated augmentation, Hoffer et al. 2020). An epoch is that many times as long.
+    ///
+    /// # Errors
+    /// [`LoaderError`] for an impossible configuration.
+    pub fn repeated(
+        data: &Subset,
+        clips: &ClipConfig,
+        loader: &LoaderConfig,
+        batch: usize,
+        repeats: usize,
+        streams: Streams,
+        start_step: u64,
+    ) -> Result<Self, LoaderError> {
+        if repeats == 0 {
+            let allowed = "at least 1".to_owned();
+            return Err(LoaderError::BadConfig { key: "repeats", value: "0".to_owned(), allowed });
+        }
         if batch == 0 {
             let allowed = "at least 1".to_owned();
             return Err(LoaderError::BadConfig { key: "batch", value: "0".to_owned(), allowed });
@@ -72,7 +93,7 @@ impl TrainLoader {
         let workers = loader.threads();
         let window = (loader.prefetch * batch).max(workers);
         let max_replacements = loader.max_replacements;
-        let make = move |position| outcome(&maker, &streams, position, max_replacements);
+        let make = move |position| outcome(&maker, &streams, position, repeats as u64, max_replacements);
         Ok(Self {
             pool: OrderedPool::new(workers, window, start_step * batch as u64, u64::MAX, make)
                 .map_err(LoaderError::Threads)?,
@@ -140,10 +161,18 @@ impl Iterator for TrainLoader {
 }
 
 /// Makes the clip at a position of the run, of its own row or of one that stands in for it.
-fn outcome(maker: &Arc<Maker>, streams: &Streams, position: u64, max_replacements: u32) -> Outcome {
+fn outcome(
+    maker: &Arc<Maker>,
+    streams: &Streams,
+    position: u64,
+    repeats: u64,
+    max_replacements: u32,
+) -> Outcome {
     let rows = maker.data.rows();
-    let (epoch, number) = (position / rows.len() as u64, position % rows.len() as u64);
-    let own = Permutation::new(rows.len() as u64, &mut streams.stream("shuffle", epoch, 0)).at(number);
+    let length = rows.len() as u64 * repeats;
+    let (epoch, number) = (position / length, position % length);
+    let order = Permutation::new(rows.len() as u64, &mut streams.stream("shuffle", epoch, 0));
+    let own = order.at(number / repeats);
     let mut others = streams.stream("replace", epoch, number);
     let mut skipped = Vec::new();
     let mut candidate = own as usize;

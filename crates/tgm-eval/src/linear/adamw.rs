@@ -36,6 +36,8 @@ pub struct Settings {
     pub beta1: f64,
     /// Decay of the second moment. Default 0.999.
     pub beta2: f64,
+    /// Standard deviation of the initial weights. Default 2·10⁻⁵.
+    pub init_std: f64,
     /// Added to the variance in the layer norm. Default 10⁻⁶.
     pub norm_eps: f64,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             weight_decay: 0.05,
             beta1: 0.9,
             beta2: 0.999,
+            init_std: 2e-5,
             norm_eps: 1e-6,
         }
     }
@@ -70,6 +73,7 @@ impl Settings {
                 "must be below epochs",
             ),
             ("weight_decay", self.weight_decay, finite(self.weight_decay), "must not be negative"),
+            ("init_std", self.init_std, finite(self.init_std), "must not be negative"),
             ("beta1", self.beta1, decay(self.beta1), "must lie between 0 and below 1"),
             ("beta2", self.beta2, decay(self.beta2), "must lie between 0 and below 1"),
             ("norm_eps", self.norm_eps, self.norm_eps > 0.0 && self.norm_eps.is_finite(), "must be positive"),
@@ -218,7 +222,7 @@ fn descend(
     let mut parameters = vec![1.0; layout.dim];
     parameters.resize(2 * layout.dim, 0.0);
     let mut stream = streams.stream("probe-init", 0, 0);
-    parameters.extend((0..layout.outputs * layout.dim).map(|_| 2e-5 * sgd::normal(&mut stream)));
+    parameters.extend((0..layout.outputs * layout.dim).map(|_| settings.init_std * sgd::normal(&mut stream)));
     parameters.resize(layout.len(), 0.0);
     let (mut first, mut second) = (vec![0.0; layout.len()], vec![0.0; layout.len()]);
     let (mut step, mut train_loss) = (0, 0.0);

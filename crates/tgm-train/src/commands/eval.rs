@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use tgm_data::dataset::{Check, Dataset};
 use tgm_data::manifest::Manifest;
+use tgm_eval::supervised::Settings;
 use tgm_eval::{joint, retrieval, zero_shot};
 use tgm_mae::Checkpoint;
 use tgm_random::Streams;
@@ -14,7 +15,7 @@ use tgm_random::Streams;
 use crate::evaluation::data::{Choices, EvalData, layouts, print_check};
 use crate::evaluation::frozen::{self, Recipe, knn_protocol, linear_protocol};
 use crate::evaluation::outcome::{Outcome, Record, print_action};
-use crate::evaluation::{page, text};
+use crate::evaluation::{page, supervised, text};
 use crate::model_io;
 use crate::probe::Row;
 
@@ -27,6 +28,7 @@ Examples:
   tgm eval manifest --data clips.csv --checkpoint videomae-base/ --protocol linear --json result.json --out result/
   tgm eval ssv2 --data /data/ssv2 --check
   tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base --protocol linear --recipe adamw
+  tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol finetune --set epochs=100.0 --set batch=16 --out ft/
   tgm eval ucf101 --data /data/ucf101 --checkpoint runs/tgm-base --protocol zero-shot --split 1")]
 pub(super) struct Args {
     /// What the data is.
@@ -79,6 +81,18 @@ pub(super) struct Args {
     /// Threads that decode; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     workers: usize,
+    /// Change a setting of fine-tuning or of the attentive probe, as in `epochs=10`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Memory for decoded videos while training, in MiB: what fits is decoded once.
+    #[arg(long, default_value_t = 0, value_name = "MIB")]
+    cache_mb: usize,
+    /// With --out, save fine-tuning after every so many steps; the same command goes on from there.
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    save_every: u64,
+    /// Do not train a randomly initialised encoder beside the checkpoint's.
+    #[arg(long)]
+    no_random: bool,
     /// A folder for the page with confusion matrix and mistakes, and the predictions as CSV.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -111,6 +125,10 @@ enum ProtocolName {
     Knn,
     /// A linear probe on cached features.
     Linear,
+    /// A cross-attention probe on all tokens of the frozen encoder (V-JEPA's).
+    Attentive,
+    /// The whole encoder is trained further on the labels (VideoMAE's recipe).
+    Finetune,
     /// Classes by their names, through the contrastive head.
     ZeroShot,
     /// Clips by their captions and captions by their clips, through the contrastive head.
@@ -122,6 +140,8 @@ impl ProtocolName {
         match self {
             Self::Knn => "kNN",
             Self::Linear => "linear probe",
+            Self::Attentive => "attentive probe",
+            Self::Finetune => "fine-tuning",
             Self::ZeroShot => "zero-shot",
             Self::Retrieval => "retrieval",
         }
@@ -239,6 +259,20 @@ fn outcomes(
             let protocol = |train: &_| linear_protocol(train, args.recipe);
             frozen::evaluate(data, &trained, Some(&random), &protocol, args.seed)
         }
+        ProtocolName::Attentive | ProtocolName::Finetune => {
+            let recipe = match protocol {
+                ProtocolName::Finetune => Settings::finetune(),
+                _ => Settings::attentive(checkpoint.config.encoder.heads),
+            };
+            let conduct = supervised::Conduct {
+                out: args.out.as_deref(),
+                save_every: args.save_every,
+                cache_mb: args.cache_mb,
+                random: !args.no_random,
+            };
+            let settings = supervised::with_changes(&recipe, &args.set)?;
+            supervised::evaluate(data, checkpoint, &settings, conduct, args.seed)
+        }
         ProtocolName::ZeroShot => {
             let side = text::TextSide::open(checkpoint, args.seed)?;
             let templates =
@@ -262,14 +296,12 @@ fn retrieve(args: &Args, checkpoint: &Checkpoint, data: &EvalData) -> Result<[re
     Ok(reports)
 }
 
-/// Page and predictions. With several splits or tasks the names say which.
+/// Page and predictions; the names say which split and task.
 fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, protocol: ProtocolName) -> Result<()> {
     let Some(folder) = &args.out else { return Ok(()) };
     std::fs::create_dir_all(folder)?;
-    let split = args.dataset.official().filter(|dataset| dataset.spec().splits > 1).map(|_| &data.title);
-    let split = split.and_then(|title| title.rsplit(' ').next()).map(|split| format!("-split{split}"));
     let task = if outcome.task.name == "label" { String::new() } else { format!("-{}", outcome.task.name) };
-    let end = split.unwrap_or_default() + &task;
+    let end = data.suffix.clone() + &task;
     let (table, html) =
         (folder.join(format!("predictions{end}.csv")), folder.join(format!("page{end}.html")));
     outcome.write_predictions(&table)?;

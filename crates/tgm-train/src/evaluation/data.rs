@@ -36,6 +36,8 @@ impl Task {
 pub struct EvalData {
     /// What it is called in results.
     pub title: String,
+    /// What is added to file names: `-split2`, or nothing.
+    pub suffix: String,
     /// To fit on.
     pub train: Subset,
     /// To score.
@@ -81,6 +83,7 @@ impl EvalData {
         let views = TestViews { views: choices.views.unwrap_or(1), crops: choices.crops.unwrap_or(1) };
         Ok(Self {
             title: file.display().to_string(),
+            suffix: String::new(),
             train,
             test,
             clip: ClipConfig { motion: MotionSource::None, ..clip },
@@ -112,13 +115,14 @@ impl EvalData {
                 task("noun", layout.nouns.clone(), both, noun)?,
             ]
         };
-        let title = match spec.splits {
-            1 => spec.title.to_owned(),
-            _ => format!("{} split {}", spec.title, layout.split),
+        let (title, suffix) = match spec.splits {
+            1 => (spec.title.to_owned(), String::new()),
+            _ => (format!("{} split {}", spec.title, layout.split), format!("-split{}", layout.split)),
         };
         let sampling = spec.sampling(clip.sampling.frames());
         Ok(Self {
             title,
+            suffix,
             train,
             test,
             clip: ClipConfig { motion: MotionSource::None, sampling, ..clip },

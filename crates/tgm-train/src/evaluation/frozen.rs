@@ -10,6 +10,7 @@ use tgm_random::Streams;
 
 use super::data::{EvalData, Task};
 use super::outcome::Outcome;
+use crate::probe;
 
 /// Which linear probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -25,10 +26,12 @@ pub enum Recipe {
 /// How a protocol is made for a train set of this many clips per class.
 pub type MakeProtocol<'a> = &'a dyn Fn(&Features) -> Protocol;
 
-/// kNN with `k` neighbours, or a number that suits the size of the bank: 20 below 5,000 clips, else the field's 200.
+/// kNN with `k` neighbours, or a number that suits the size of the bank.
 pub fn knn_protocol(train: &Features, k: Option<usize>) -> Protocol {
-    let k = k.unwrap_or(if train.clips() < 5000 { 20 } else { 200 });
-    Protocol::Knn(knn::Settings { k, ..knn::Settings::default() })
+    match k {
+        Some(k) => Protocol::Knn(knn::Settings { k, ..knn::Settings::default() }),
+        None => probe::knn_protocol(train.clips()),
+    }
 }
 
 /// A linear probe. With one clip per class none can be held out to choose a setting: then it is the published one.

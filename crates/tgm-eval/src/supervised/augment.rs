@@ -1,0 +1,281 @@
+//! Augmentations of tubelets and of whole batches: random erasing, mixup, cutmix, label smoothing.
+
+use rand::{Rng, RngExt};
+use tgm_masking::Grid;
+use tgm_video::TubeletShape;
+
+use super::Settings;
+
+/// Where the pixels of a clip are in its tubelets.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry {
+    /// The tubelet grid.
+    pub grid: Grid,
+    /// The size of a tubelet.
+    pub tubelet: TubeletShape,
+}
+
+/// A box in pixels: from row and column to before row and column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PixelBox {
+    /// Rows.
+    pub y: (usize, usize),
+    /// Columns.
+    pub x: (usize, usize),
+}
+
+impl PixelBox {
+    fn area(self) -> usize {
+        (self.y.1 - self.y.0) * (self.x.1 - self.x.0)
+    }
+}
+
+impl Geometry {
+    /// Height and width in pixels.
+    pub fn size(&self) -> (usize, usize) {
+        (self.grid.rows() * self.tubelet.patch, self.grid.cols() * self.tubelet.patch)
+    }
+
+    /// Calls `f` with the index of the first channel of every pixel of a box, in all frames.
+    fn each(&self, area: PixelBox, mut f: impl FnMut(usize)) {
+        let TubeletShape { frames, patch } = self.tubelet;
+        let len = frames * patch * patch * 3;
+        for slot in 0..self.grid.slots() {
+            for t in 0..frames {
+                for y in area.y.0..area.y.1 {
+                    for x in area.x.0..area.x.1 {
+                        let token = (slot * self.grid.rows() + y / patch) * self.grid.cols() + x / patch;
+                        f(token * len + ((t * patch + y % patch) * patch + x % patch) * 3);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Random erasing (Zhong et al. 2020) as VideoMAE does it: with `probability`, one box of 2 to 33 % of the picture and of
+    /// ratio 0.3 to 3.3, the same in all frames, becomes normal noise per pixel. Normalised values.
+    pub fn erase(&self, tubelets: &mut [f32], probability: f64, rng: &mut impl Rng) {
+        if probability == 0.0 || !rng.random_bool(probability) {
+            return;
+        }
+        let (height, width) = self.size();
+        for _ in 0..10 {
+            let area = rng.random_range(0.02..1.0 / 3.0) * (height * width) as f64;
+            let ratio = rng.random_range(0.3f64.ln()..(1.0 / 0.3f64).ln()).exp();
+            let (h, w) = ((area * ratio).sqrt().round() as usize, (area / ratio).sqrt().round() as usize);
+            if h == 0 || w == 0 || h >= height || w >= width {
+                continue;
+            }
+            let (y, x) = (rng.random_range(0..=height - h), rng.random_range(0..=width - w));
+            self.each(PixelBox { y: (y, y + h), x: (x, x + w) }, |at| {
+                tubelets[at..at + 3].iter_mut().for_each(|value| *value = normal(rng) as f32);
+            });
+            return;
+        }
+    }
+
+    /// Puts a box of `from` into `into`.
+    pub fn paste(&self, into: &mut [f32], from: &[f32], area: PixelBox) {
+        self.each(area, |at| into[at..at + 3].copy_from_slice(&from[at..at + 3]));
+    }
+}
+
+/// What a batch is mixed with: itself, backwards.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mix {
+    /// Nothing.
+    None,
+    /// Every value is this share of its own clip (Zhang et al. 2018).
+    Mixup(f64),
+    /// A box comes from the other clip (Yun et al. 2019).
+    Cutmix(PixelBox),
+}
+
+impl Mix {
+    /// Draws for one batch (timm's mode `batch`, as in VideoMAE).
+    pub fn draw(settings: &Settings, (height, width): (usize, usize), rng: &mut impl Rng) -> Self {
+        let cut = match (settings.mixup > 0.0, settings.cutmix > 0.0) {
+            (false, false) => return Self::None,
+            (true, true) => rng.random_bool(settings.cutmix_share),
+            (_, cutmix) => cutmix,
+        };
+        if !cut {
+            return Self::Mixup(beta(settings.mixup, rng));
+        }
+        let side = (1.0 - beta(settings.cutmix, rng)).sqrt();
+        let span = |size: usize, rng: &mut dyn FnMut(usize) -> usize| {
+            let (half, centre) = ((size as f64 * side) as usize / 2, rng(size));
+            (centre.saturating_sub(half), (centre + half).min(size))
+        };
+        let mut draw = |size: usize| rng.random_range(0..size);
+        let y = span(height, &mut draw);
+        Self::Cutmix(PixelBox { y, x: span(width, &mut draw) })
+    }
+
+    /// The share of its own clip that each mixed clip keeps.
+    pub fn kept(self, (height, width): (usize, usize)) -> f64 {
+        match self {
+            Self::None => 1.0,
+            Self::Mixup(share) => share,
+            Self::Cutmix(area) => 1.0 - area.area() as f64 / (height * width) as f64,
+        }
+    }
+
+    /// Mixes every clip with the one at its place from the end.
+    pub fn apply(self, clips: &mut [Vec<f32>], geometry: &Geometry) {
+        if self == Self::None {
+            return;
+        }
+        let last = clips.len().saturating_sub(1);
+        let others: Vec<Vec<f32>> = clips.to_vec();
+        for (index, clip) in clips.iter_mut().enumerate() {
+            let other = &others[last - index];
+            match self {
+                Self::None => {}
+                Self::Mixup(share) => {
+                    let (own, rest) = (share as f32, (1.0 - share) as f32);
+                    clip.iter_mut()
+                        .zip(other)
+                        .for_each(|(value, other)| *value = own * *value + rest * other);
+                }
+                Self::Cutmix(area) => geometry.paste(clip, other, area),
+            }
+        }
+    }
+}
+
+/// Targets `[B, classes]`: the classes of each clip and of the one it is mixed with, smoothed (timm's `mixup_target`).
+pub fn targets(labels: &[u32], classes: usize, kept: f64, smoothing: f64) -> Vec<f32> {
+    let off = smoothing / classes as f64;
+    let on = 1.0 - smoothing;
+    let mut targets = vec![off as f32; labels.len() * classes];
+    for (index, row) in targets.chunks_exact_mut(classes).enumerate() {
+        let other = labels[labels.len() - 1 - index];
+        row[labels[index] as usize] += (on * kept) as f32;
+        row[other as usize] += (on * (1.0 - kept)) as f32;
+    }
+    targets
+}
+
+/// Beta(a, a) by Jöhnk's method, which is fast for a up to 1.
+fn beta(a: f64, rng: &mut impl Rng) -> f64 {
+    loop {
+        let (x, y) = (rng.random::<f64>().powf(1.0 / a), rng.random::<f64>().powf(1.0 / a));
+        if x + y <= 1.0 && x + y > 0.0 {
+            return x / (x + y);
+        }
+    }
+}
+
+/// A standard normal number (Box & Muller 1958).
+fn normal(rng: &mut impl Rng) -> f64 {
+    (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * (std::f64::consts::TAU * rng.random::<f64>()).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tgm_random::{Stream, Streams};
+    use tgm_video::{Clip, Normalization, patchify};
+
+    fn geometry() -> Geometry {
+        Geometry { grid: Grid::new(2, 3, 4).unwrap(), tubelet: TubeletShape { frames: 2, patch: 8 } }
+    }
+
+    fn rng(seed: u64) -> Stream {
+        Streams::new(seed).stream("augment", 0, 0)
+    }
+
+    /// The tubelets of a clip of 4 × 24 × 32 whose pixel (t, y, x) is given.
+    fn tubelets(pixel: impl Fn(usize, usize, usize) -> u8) -> Vec<f32> {
+        let data = (0..4 * 24 * 32).flat_map(|i| [pixel(i / (24 * 32), i / 32 % 24, i % 32); 3]).collect();
+        let clip = Clip::new(data, 24, 32, vec![0.0; 4]).unwrap();
+        patchify(&clip, geometry().tubelet, &Normalization::NONE).unwrap()
+    }
+
+    #[test]
+    fn a_pasted_box_is_the_box_of_the_pixels() {
+        let area = PixelBox { y: (5, 17), x: (3, 30) };
+        let mut clip = tubelets(|_, _, _| 0);
+        geometry().paste(&mut clip, &tubelets(|_, _, _| 255), area);
+        let inside = |y: usize, x: usize| (5..17).contains(&y) && (3..30).contains(&x);
+        assert_eq!(clip, tubelets(|_, y, x| if inside(y, x) { 255 } else { 0 }));
+    }
+
+    #[test]
+    fn erasing_changes_one_box_in_all_frames_and_nothing_else() {
+        let before = tubelets(|_, _, _| 100);
+        for seed in 0..20 {
+            let mut after = before.clone();
+            geometry().erase(&mut after, 1.0, &mut rng(seed));
+            let mut changed = Vec::new();
+            geometry().each(PixelBox { y: (0, 24), x: (0, 32) }, |at| changed.push(after[at] != before[at]));
+            let per_frame: Vec<&[bool]> = changed.chunks(24 * 32).collect();
+            assert!(per_frame.windows(2).all(|w| w[0] == w[1]), "the same box in every frame");
+            let share = per_frame[0].iter().filter(|c| **c).count() as f64 / (24.0 * 32.0);
+            assert!((0.01..0.36).contains(&share), "{share}");
+        }
+        let mut never = before.clone();
+        geometry().erase(&mut never, 0.0, &mut rng(0));
+        assert_eq!(never, before);
+    }
+
+    #[test]
+    fn mixup_is_a_weighted_mean_and_its_targets_have_the_same_weights() {
+        let mut clips = vec![vec![0.0; 8], vec![10.0; 8]];
+        Mix::Mixup(0.7).apply(&mut clips, &geometry());
+        assert!(
+            clips[0].iter().all(|v| (v - 3.0).abs() < 1e-5)
+                && clips[1].iter().all(|v| (v - 7.0).abs() < 1e-5)
+        );
+        let targets = targets(&[0, 2], 3, 0.7, 0.0);
+        let expected = [0.7, 0.0, 0.3, 0.3, 0.0, 0.7];
+        assert!(targets.iter().zip(expected).all(|(t, e)| (t - e).abs() < 1e-6), "{targets:?}");
+    }
+
+    #[test]
+    fn cutmix_targets_are_the_share_of_pixels_that_stayed() {
+        let settings = Settings { mixup: 0.0, ..Settings::finetune() };
+        for seed in 0..50 {
+            let mix = Mix::draw(&settings, (24, 32), &mut rng(seed));
+            let mut clips = vec![tubelets(|_, _, _| 0), tubelets(|_, _, _| 255)];
+            mix.apply(&mut clips, &geometry());
+            let own = clips[0].iter().filter(|v| **v == 0.0).count() as f64 / clips[0].len() as f64;
+            assert!((own - mix.kept((24, 32))).abs() < 1e-9, "{mix:?}");
+        }
+    }
+
+    #[test]
+    fn targets_sum_to_one_whatever_is_mixed_and_smoothed() {
+        for (kept, smoothing) in [(1.0, 0.0), (1.0, 0.1), (0.3, 0.1)] {
+            for row in targets(&[0, 4, 2], 5, kept, smoothing).chunks(5) {
+                assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            }
+        }
+        assert!((targets(&[1], 4, 1.0, 0.1)[1] - 0.925).abs() < 1e-6, "0.9 and a quarter of 0.1");
+    }
+
+    #[test]
+    fn mixup_and_cutmix_take_turns_and_none_is_none() {
+        let draw = |settings: &Settings, seed| Mix::draw(settings, (24, 32), &mut rng(seed));
+        let both = Settings::finetune();
+        let cuts = (0..400).filter(|&seed| matches!(draw(&both, seed), Mix::Cutmix(_))).count();
+        assert!((150..250).contains(&cuts), "{cuts} of 400");
+        let none = Settings { mixup: 0.0, cutmix: 0.0, ..both };
+        assert_eq!(draw(&none, 1), Mix::None);
+    }
+
+    #[test]
+    fn beta_has_its_mean_and_variance() {
+        for a in [0.4, 0.8, 1.0] {
+            let mut rng = rng(7);
+            let draws: Vec<f64> = (0..20_000).map(|_| beta(a, &mut rng)).collect();
+            let mean = draws.iter().sum::<f64>() / 20_000.0;
+            let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
+            assert!(
+                (mean - 0.5).abs() < 0.01 && (variance - 1.0 / (4.0 * (2.0 * a + 1.0))).abs() < 0.005,
+                "{a}"
+            );
+        }
+    }
+}

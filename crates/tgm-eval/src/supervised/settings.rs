@@ -1,0 +1,243 @@
+//! How a network is trained on labels, with the published recipes.
+
+use serde::{Deserialize, Serialize};
+use tgm_video::RandAugment;
+
+use crate::{Error, Result};
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Head {
+    /// The whole encoder, and a linear layer on its mean token.
+    Finetune,
+    /// A cross-attention block and a linear layer on the tokens of a frozen encoder.
+    Attentive,
+}
+
+/// Settings of the training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// What is trained.
+    pub head: Head,
+    /// Passes over train.
+    pub epochs: f64,
+    /// Videos per step; a smaller train set is one batch.
+    pub batch: usize,
+    /// Clips in memory at once; changes no result beyond rounding.
+    pub micro_batch: usize,
+    /// Clips of each video in a batch (repeated augmentation). They do not count for the learning rate.
+    pub repeats: usize,
+    /// Learning rate per 256 videos.
+    pub base_lr: f64,
+    /// The learning rate at the end, absolute.
+    pub min_lr: f64,
+    /// Epochs of linear warm-up from 0.
+    pub warmup_epochs: f64,
+    /// Decoupled weight decay on parameters of two or more dimensions, at the start.
+    pub weight_decay: f64,
+    /// The same at the end, along half a cosine.
+    pub final_weight_decay: f64,
+    /// Decay of the optimiser's second moment.
+    pub beta2: f64,
+    /// Limit on the gradient's norm; 0 for none.
+    pub clip_norm: f64,
+    /// Each layer below the head learns this much more slowly.
+    pub layer_decay: f64,
+    /// Rate of stochastic depth in the last block.
+    pub drop_path: f64,
+    /// Share of the target that is spread over all classes.
+    pub label_smoothing: f64,
+    /// Beta parameter of mixup; 0 for none.
+    pub mixup: f64,
+    /// Beta parameter of cutmix; 0 for none.
+    pub cutmix: f64,
+    /// With both, the probability of cutmix.
+    pub cutmix_share: f64,
+    /// Probability of random erasing.
+    pub erase: f64,
+    /// RandAugment.
+    pub rand_augment: Option<RandAugment>,
+    /// Decay of the moving average of the weights that is scored; 0 scores the weights themselves.
+    pub ema: f64,
+    /// Attention heads of the attentive probe.
+    pub heads: usize,
+}
+
+impl Settings {
+    /// VideoMAE's fine-tuning of a ViT-B (800 epochs, Something-Something v2): AdamW, base rate 5·10⁻⁴, 50 epochs, layer decay
+    /// 0.75, drop path 0.1, RandAugment, erasing 0.25, mixup 0.8 and cutmix 1, smoothing 0.1, no EMA.
+    pub fn finetune() -> Self {
+        Self {
+            head: Head::Finetune,
+            epochs: 50.0,
+            batch: 512,
+            micro_batch: 8,
+            repeats: 1,
+            base_lr: 5e-4,
+            min_lr: 1e-6,
+            warmup_epochs: 5.0,
+            weight_decay: 0.05,
+            final_weight_decay: 0.05,
+            beta2: 0.999,
+            clip_norm: 0.0,
+            layer_decay: 0.75,
+            drop_path: 0.1,
+            label_smoothing: 0.1,
+            mixup: 0.8,
+            cutmix: 1.0,
+            cutmix_share: 0.5,
+            erase: 0.25,
+            rand_augment: Some(RandAugment::default()),
+            ema: 0.0,
+            heads: 1,
+        }
+    }
+
+    /// V-JEPA's attentive probe: AdamW, rate 10⁻³ at 256 videos to 0 without warm-up, weight decay 0.01 to 10⁻⁶, gradients cut at
+    /// norm 1, 20 epochs, RandAugment, erasing 0.25, neither mixup nor smoothing.
+    pub fn attentive(heads: usize) -> Self {
+        Self {
+            head: Head::Attentive,
+            epochs: 20.0,
+            batch: 256,
+            base_lr: 1e-3,
+            min_lr: 0.0,
+            warmup_epochs: 0.0,
+            weight_decay: 0.01,
+            final_weight_decay: 1e-6,
+            clip_norm: 1.0,
+            layer_decay: 1.0,
+            drop_path: 0.0,
+            label_smoothing: 0.0,
+            mixup: 0.0,
+            cutmix: 0.0,
+            heads,
+            ..Self::finetune()
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let least = |value: f64| value >= 0.0 && value.is_finite();
+        let below_one = |value: f64| (0.0..1.0).contains(&value);
+        let checks = [
+            ("epochs", self.epochs, self.epochs > 0.0 && self.epochs.is_finite(), "must be positive"),
+            ("batch", self.batch as f64, self.batch >= 1, "must be positive"),
+            ("micro_batch", self.micro_batch as f64, self.micro_batch >= 1, "must be positive"),
+            ("repeats", self.repeats as f64, self.repeats >= 1, "must be positive"),
+            ("base_lr", self.base_lr, self.base_lr > 0.0 && self.base_lr.is_finite(), "must be positive"),
+            ("min_lr", self.min_lr, least(self.min_lr), "must not be negative"),
+            (
+                "warmup_epochs",
+                self.warmup_epochs,
+                least(self.warmup_epochs) && self.warmup_epochs < self.epochs,
+                "must be below epochs",
+            ),
+            ("weight_decay", self.weight_decay, least(self.weight_decay), "must not be negative"),
+            (
+                "final_weight_decay",
+                self.final_weight_decay,
+                least(self.final_weight_decay),
+                "must not be negative",
+            ),
+            ("beta2", self.beta2, below_one(self.beta2), "must lie between 0 and below 1"),
+            ("clip_norm", self.clip_norm, least(self.clip_norm), "must not be negative"),
+            (
+                "layer_decay",
+                self.layer_decay,
+                self.layer_decay > 0.0 && self.layer_decay <= 1.0,
+                "must lie above 0 and up to 1",
+            ),
+            ("drop_path", self.drop_path, below_one(self.drop_path), "must lie between 0 and below 1"),
+            (
+                "label_smoothing",
+                self.label_smoothing,
+                below_one(self.label_smoothing),
+                "must lie between 0 and below 1",
+            ),
+            ("mixup", self.mixup, least(self.mixup), "must not be negative"),
+            ("cutmix", self.cutmix, least(self.cutmix), "must not be negative"),
+            ("cutmix_share", self.cutmix_share, share(self.cutmix_share), "must lie between 0 and 1"),
+            ("erase", self.erase, share(self.erase), "must lie between 0 and 1"),
+            ("ema", self.ema, below_one(self.ema), "must lie between 0 and below 1"),
+        ];
+        match checks.into_iter().find(|&(_, _, valid, _)| !valid) {
+            Some((name, value, _, allowed)) => Err(Error::setting(name, value, allowed)),
+            None => Ok(()),
+        }
+    }
+
+    /// The learning rate of a step: warm-up from 0, then half a cosine (VideoMAE's `cosine_scheduler`).
+    pub fn lr(&self, peak: f64, step: u64, total: u64, warmup: u64) -> f64 {
+        if step < warmup {
+            return peak * step as f64 / (warmup.max(2) - 1) as f64;
+        }
+        half_cosine(peak, self.min_lr, (step - warmup) as f64 / (total - warmup).max(1) as f64)
+    }
+
+    /// The weight decay of a step.
+    pub fn decay(&self, step: u64, total: u64) -> f64 {
+        half_cosine(self.weight_decay, self.final_weight_decay, step as f64 / total.max(1) as f64)
+    }
+
+    /// The factor on the learning rate of a parameter of an encoder of `depth` blocks: the embedding is layer 0, block i is
+    /// layer i + 1, and what lies above learns at the full rate (BEiT, VideoMAE).
+    ///
+    /// ```
+    /// use tgm_eval::supervised::Settings;
+    ///
+    /// let settings = Settings { layer_decay: 0.5, ..Settings::finetune() };
+    /// let scale = |name| settings.layer_scale(name, 2);
+    /// assert_eq!(scale("classifier.head.weight"), 1.0);
+    /// assert_eq!(scale("encoder.blocks.1.norm1.weight"), 0.5);
+    /// assert_eq!(scale("encoder.blocks.0.norm1.weight"), 0.25);
+    /// assert_eq!(scale("encoder.embed.weight"), 0.125);
+    /// ```
+    pub fn layer_scale(&self, name: &str, depth: usize) -> f64 {
+        let layer = match name.strip_prefix("encoder.") {
+            Some(rest) if rest.starts_with("embed.") => 0,
+            Some(rest) => {
+                let number = rest.strip_prefix("blocks.").and_then(|rest| rest.split('.').next());
+                number.and_then(|number| number.parse::<usize>().ok()).map_or(depth + 1, |block| block + 1)
+            }
+            None => depth + 1,
+        };
+        self.layer_decay.powi((depth + 1 - layer.min(depth + 1)) as i32)
+    }
+}
+
+fn half_cosine(from: f64, to: f64, done: f64) -> f64 {
+    to + 0.5 * (from - to) * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_rises_from_zero_to_the_peak_and_falls_to_the_end() {
+        let settings = Settings { min_lr: 0.1, ..Settings::finetune() };
+        let at = |step| settings.lr(1.0, step, 100, 11);
+        assert_eq!((at(0), at(10), at(11)), (0.0, 1.0, 1.0));
+        assert!((at(100) - 0.1).abs() < 1e-12);
+        let jepa = Settings::attentive(4);
+        assert_eq!(jepa.lr(1.0, 0, 10, 0), 1.0, "no warm-up");
+        assert_eq!((jepa.decay(0, 10), jepa.decay(10, 10)), (0.01, 1e-6));
+    }
+
+    #[test]
+    fn senseless_settings_are_refused_by_name() {
+        for (settings, name) in [
+            (Settings { batch: 0, ..Settings::finetune() }, "batch"),
+            (Settings { drop_path: 1.0, ..Settings::finetune() }, "drop_path"),
+            (Settings { warmup_epochs: 50.0, ..Settings::finetune() }, "warmup_epochs"),
+            (Settings { base_lr: f64::NAN, ..Settings::finetune() }, "base_lr"),
+        ] {
+            assert!(matches!(settings.check(), Err(Error::Setting { name: found, .. }) if found == name));
+        }
+        Settings::finetune().check().unwrap();
+        Settings::attentive(4).check().unwrap();
+    }
+}

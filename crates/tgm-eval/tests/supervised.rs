@@ -1,0 +1,174 @@
+//! Fine-tuning and the attentive probe on real clips of the fixtures: they learn, they go on, they score.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, Sample, Subset, TestViews, TrainLoader};
+use tgm_data::manifest::Manifest;
+use tgm_eval::metrics::top_k_accuracy;
+use tgm_eval::supervised::{Head, Learner, Length, Settings};
+use tgm_eval::{Answers, Error};
+use tgm_mae::Checkpoint;
+use tgm_random::Streams;
+use tgm_video::{Sampling, TubeletShape};
+
+const CLASSES: usize = 3;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::open(&fixtures().join("mae-plain"), None).unwrap()
+}
+
+fn data() -> Subset {
+    let manifest = Arc::new(Manifest::load(fixtures().join("world/manifest.csv")).unwrap());
+    Subset::split(&manifest, "train").unwrap()
+}
+
+/// Clips of the size that the fixture's encoder takes, always the same ones.
+fn clips() -> ClipConfig {
+    ClipConfig {
+        sampling: Sampling::Dense { frames: 4, stride: 5 },
+        crop: tgm_video::Crop::Center,
+        size: 32,
+        tubelet: TubeletShape { frames: 2, patch: 8 },
+        ..ClipConfig::default()
+    }
+}
+
+fn label(row: u32) -> u32 {
+    row % CLASSES as u32
+}
+
+/// Without anything random, so that twelve clips can be learnt by heart.
+fn by_heart(head: Head) -> Settings {
+    let settings = match head {
+        Head::Finetune => Settings::finetune(),
+        Head::Attentive => Settings::attentive(3),
+    };
+    Settings {
+        epochs: 200.0,
+        batch: 12,
+        micro_batch: 5,
+        base_lr: 0.2,
+        warmup_epochs: 5.0,
+        layer_decay: 0.9,
+        drop_path: 0.0,
+        label_smoothing: 0.0,
+        mixup: 0.0,
+        cutmix: 0.0,
+        erase: 0.0,
+        rand_augment: None,
+        ..settings
+    }
+}
+
+/// With everything random.
+fn augmented(head: Head) -> Settings {
+    let settings = Settings { base_lr: 0.01, repeats: 2, drop_path: 0.2, ema: 0.5, ..Settings::finetune() };
+    Settings { head, heads: 3, epochs: 2.0, warmup_epochs: 0.0, batch: 6, micro_batch: 8, ..settings }
+}
+
+fn learner(settings: &Settings) -> Learner {
+    let length = Length::of(settings, data().rows().len());
+    Learner::new(&checkpoint(), false, CLASSES, length, settings, &Streams::new(5)).unwrap()
+}
+
+fn train(learner: &mut Learner, settings: &Settings, until: u64) {
+    let clip = clips();
+    let (batch, start) = (settings.batch * settings.repeats, learner.step());
+    let loader = LoaderConfig { cache_mb: 64, ..LoaderConfig::default() };
+    let mut loader =
+        TrainLoader::repeated(&data(), &clip, &loader, batch, settings.repeats, Streams::new(5), start)
+            .unwrap();
+    while learner.step() < until {
+        let samples: Vec<Sample> = loader.next_batch().unwrap().samples;
+        let labels: Vec<u32> = samples.iter().map(|sample| label(sample.row)).collect();
+        learner.learn(&samples, &labels, &clip.normalization).unwrap();
+    }
+}
+
+fn answers(learner: &Learner, views: TestViews) -> Answers {
+    let clips = EvalLoader::new(&data(), &clips(), &LoaderConfig::default(), views).unwrap();
+    let of_id = |id: &str| Some(label(id.rsplit_once('#')?.1.parse().ok()?));
+    learner.classify(clips, &of_id, &|_| {}).unwrap().0
+}
+
+#[test]
+fn twelve_clips_are_learnt_by_heart_by_either_head() {
+    for head in [Head::Finetune, Head::Attentive] {
+        let settings = by_heart(head);
+        let mut learner = learner(&settings);
+        train(&mut learner, &settings, 200);
+        let answers = answers(&learner, TestViews { views: 1, crops: 1 });
+        let accuracy = top_k_accuracy(&answers.scores, &answers.labels, 1).unwrap();
+        assert!(
+            learner.loss() < 0.3 && accuracy > 0.9,
+            "{head:?}: loss {}, accuracy {accuracy}",
+            learner.loss()
+        );
+    }
+}
+
+#[test]
+fn a_saved_learner_goes_on_to_the_same_answers_as_one_that_was_never_stopped() {
+    for head in [Head::Finetune, Head::Attentive] {
+        let settings = augmented(head);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state.safetensors");
+        let mut whole = learner(&settings);
+        train(&mut whole, &settings, 4);
+
+        let mut first = learner(&settings);
+        train(&mut first, &settings, 2);
+        first.save(&file).unwrap();
+        let mut second = learner(&settings);
+        second.restore(&file).unwrap();
+        assert_eq!(second.step(), 2);
+        train(&mut second, &settings, 4);
+        let views = TestViews { views: 2, crops: 3 };
+        assert_eq!(answers(&whole, views), answers(&second, views), "{head:?}");
+
+        let other = Settings { mixup: 0.1, ..settings };
+        assert!(matches!(learner(&other).restore(&file), Err(Error::OtherFeatures { .. })));
+    }
+}
+
+#[test]
+fn micro_batches_change_no_result_beyond_rounding() {
+    for head in [Head::Finetune, Head::Attentive] {
+        let answer = |micro_batch| {
+            let settings =
+                Settings { micro_batch, base_lr: 0.02, drop_path: 0.3, mixup: 0.8, ..by_heart(head) };
+            let mut learner = learner(&settings);
+            train(&mut learner, &settings, 3);
+            answers(&learner, TestViews { views: 1, crops: 1 })
+        };
+        let (whole, parts) = (answer(12), answer(5));
+        for (a, b) in whole.scores.rows().flatten().zip(parts.scores.rows().flatten()) {
+            assert!((a - b).abs() < 1e-3, "{head:?}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn every_view_is_scored_under_the_identity_of_its_clip() {
+    let settings = by_heart(Head::Finetune);
+    let answers = answers(&learner(&settings), TestViews { views: 5, crops: 3 });
+    assert_eq!(answers.ids.len(), 12 * 15);
+    assert_eq!(answers.merged().unwrap().ids.len(), 12);
+    assert_eq!(answers.per_view().unwrap().len(), 15);
+}
+
+#[test]
+fn a_class_beyond_the_head_is_refused_with_its_clip() {
+    let settings = by_heart(Head::Attentive);
+    let mut learner = learner(&settings);
+    let mut loader =
+        TrainLoader::new(&data(), &clips(), &LoaderConfig::default(), 2, Streams::new(1), 0).unwrap();
+    let samples = loader.next_batch().unwrap().samples;
+    let error = learner.learn(&samples, &[0, 9], &clips().normalization).unwrap_err();
+    assert!(matches!(error, Error::Label { label: 9, classes: 3, .. }), "{error}");
+}
