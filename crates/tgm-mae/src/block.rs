@@ -1,7 +1,9 @@
 //! The pre-norm transformer block.
 
 use candle_core::Tensor;
-use tgm_ops::{Init, ParamError, Params, attention, gelu, layer_norm, linear};
+use tgm_ops::{
+    Activation, BlockParams, Compute, Init, ParamError, Params, attention, gelu, layer_norm, linear_with,
+};
 
 use crate::config::TransformerConfig;
 
@@ -50,49 +52,17 @@ impl Dense {
         Ok(Self { weight, bias })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        linear(x, &self.weight, self.bias.as_ref())
+    pub(crate) fn forward(&self, x: &Tensor, compute: Compute) -> candle_core::Result<Tensor> {
+        linear_with(x, &self.weight, self.bias.as_ref(), compute)
     }
 }
 
-/// Self-attention whose keys have no bias.
-#[derive(Clone, Debug)]
-struct SelfAttention {
-    qkv: Tensor,
-    /// Biases of queries and values.
-    biases: Option<(Tensor, Tensor)>,
-    output: Dense,
-    heads: usize,
-}
-
-impl SelfAttention {
-    fn new(config: &TransformerConfig, qv_bias: bool, params: &mut Params) -> Result<Self, ParamError> {
-        let dim = config.dim;
-        let qkv = params.define("qkv.weight", (3 * dim, dim), Init::XavierUniform)?;
-        let mut bias = |name| params.define(name, dim, Init::Constant(0.0));
-        let biases = if qv_bias { Some((bias("q_bias")?, bias("v_bias")?)) } else { None };
-        let output = params.scope("proj", |p| Dense::new(dim, dim, true, p))?;
-        Ok(Self { qkv, biases, output, heads: config.heads })
-    }
-
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let bias = match &self.biases {
-            Some((q, v)) => Some(Tensor::cat(&[q, &q.zeros_like()?, v], 0)?),
-            None => None,
-        };
-        let qkv = linear(x, &self.qkv, bias.as_ref())?;
-        self.output.forward(&attention(&qkv, self.heads)?)
-    }
-}
-
-/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`. Keys have no bias.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
-    norm1: Norm,
-    attention: SelfAttention,
-    norm2: Norm,
-    fc1: Dense,
-    fc2: Dense,
+    params: BlockParams,
+    /// Biases of queries and values.
+    biases: Option<(Tensor, Tensor)>,
 }
 
 impl Block {
@@ -102,34 +72,70 @@ impl Block {
         qv_bias: bool,
         params: &mut Params,
     ) -> Result<Self, ParamError> {
-        let dim = config.dim;
-        Ok(Self {
-            norm1: params.scope("norm1", |p| Norm::new(dim, eps, p))?,
-            attention: params.scope("attn", |p| SelfAttention::new(config, qv_bias, p))?,
-            norm2: params.scope("norm2", |p| Norm::new(dim, eps, p))?,
-            fc1: params.scope("mlp.fc1", |p| Dense::new(dim, config.mlp, true, p))?,
-            fc2: params.scope("mlp.fc2", |p| Dense::new(config.mlp, dim, true, p))?,
-        })
+        let (dim, mlp) = (config.dim, config.mlp);
+        let norm = |name: &str, params: &mut Params| {
+            params.scope(name, |p| {
+                Ok::<_, ParamError>([
+                    p.define("weight", dim, Init::Constant(1.0))?,
+                    p.define("bias", dim, Init::Constant(0.0))?,
+                ])
+            })
+        };
+        // Glorot's uniform weight and a zero bias: what VideoMAE gives every linear layer.
+        let dense = |name: &str, from: usize, to: usize, params: &mut Params| {
+            params.scope(name, |p| {
+                Ok::<_, ParamError>([
+                    p.define("weight", (to, from), Init::XavierUniform)?,
+                    p.define("bias", to, Init::Constant(0.0))?,
+                ])
+            })
+        };
+        let qkv = params.define("attn.qkv.weight", (3 * dim, dim), Init::XavierUniform)?;
+        let mut bias = |name| params.define(name, dim, Init::Constant(0.0));
+        let biases = if qv_bias { Some((bias("attn.q_bias")?, bias("attn.v_bias")?)) } else { None };
+        let params = BlockParams {
+            norm1: norm("norm1", params)?,
+            qkv,
+            qkv_bias: None,
+            proj: dense("attn.proj", dim, dim, params)?,
+            norm2: norm("norm2", params)?,
+            fc1: dense("mlp.fc1", dim, mlp, params)?,
+            fc2: dense("mlp.fc2", mlp, dim, params)?,
+            heads: config.heads,
+            eps,
+            activation: Activation::Gelu,
+        };
+        Ok(Self { params, biases })
     }
 
     /// `[B, N, D]` to `[B, N, D]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.forward_dropping(x, None)
+    pub(crate) fn forward(&self, x: &Tensor, compute: Compute) -> candle_core::Result<Tensor> {
+        tgm_ops::block(x, &self.with_bias()?, compute)
     }
 
-    /// With each branch multiplied by its factor per sample, `[B, 1, 1]`: attention, then MLP.
+    /// With each branch multiplied by its factor per sample, `[B, 1, 1]`: attention, then MLP. Operation by operation:
+    /// the whole block as one does not show its branches.
     pub(crate) fn forward_dropping(
         &self,
         x: &Tensor,
-        factors: Option<&[Tensor; 2]>,
+        factors: &[Tensor; 2],
+        compute: Compute,
     ) -> candle_core::Result<Tensor> {
-        let add = |x: &Tensor, branch: Tensor, which: usize| match factors {
-            Some(factors) => x + branch.broadcast_mul(&factors[which])?,
-            None => x + branch,
-        };
-        let x = add(x, self.attention.forward(&self.norm1.forward(x)?)?, 0)?;
-        let hidden = gelu(&self.fc1.forward(&self.norm2.forward(&x)?)?)?;
-        add(&x, self.fc2.forward(&hidden)?, 1)
+        let params = self.with_bias()?;
+        let norm = |x: &Tensor, [weight, bias]: &[Tensor; 2]| layer_norm(x, weight, bias, params.eps);
+        let dense = |x: &Tensor, [weight, bias]: &[Tensor; 2]| linear_with(x, weight, Some(bias), compute);
+        let qkv = linear_with(&norm(x, &params.norm1)?, &params.qkv, params.qkv_bias.as_ref(), compute)?;
+        let attended = dense(&attention(&qkv, params.heads)?, &params.proj)?;
+        let x = (x + attended.broadcast_mul(&factors[0])?)?;
+        let hidden = gelu(&dense(&norm(&x, &params.norm2)?, &params.fc1)?)?;
+        &x + dense(&hidden, &params.fc2)?.broadcast_mul(&factors[1])?
+    }
+
+    /// The parameters with the bias of queries, keys and values in one.
+    fn with_bias(&self) -> candle_core::Result<BlockParams> {
+        let Some((q, v)) = &self.biases else { return Ok(self.params.clone()) };
+        let bias = Tensor::cat(&[q, &q.zeros_like()?, v], 0)?;
+        Ok(BlockParams { qkv_bias: Some(bias), ..self.params.clone() })
     }
 }
 

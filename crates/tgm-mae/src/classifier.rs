@@ -1,7 +1,7 @@
 //! The encoder with a classification head.
 
 use candle_core::Tensor;
-use tgm_ops::{Init, Params};
+use tgm_ops::{Compute, Init, Params};
 
 use crate::block::{Dense, Norm};
 use crate::{DropPath, Encoder, MaeConfig, MaeError};
@@ -57,6 +57,6 @@ impl Classifier {
             Some(norm) => norm.forward(&tokens.mean(1)?)?,
             None => tokens.narrow(1, 0, 1)?.squeeze(1)?,
         };
-        Ok(self.head.forward(&pooled)?)
+        Ok(self.head.forward(&pooled, Compute::default())?)
     }
 }

@@ -1,7 +1,7 @@
 //! The decoder: from encoded visible tubelets to the pixels of hidden ones.
 
 use candle_core::Tensor;
-use tgm_ops::{Init, Params, gather_tokens};
+use tgm_ops::{Compute, Init, Params, gather_tokens};
 
 use crate::block::{Block, Dense, Norm, stack};
 use crate::position::sinusoid_table;
@@ -16,6 +16,7 @@ pub struct Decoder {
     blocks: Vec<Block>,
     norm: Norm,
     head: Dense,
+    compute: Compute,
 }
 
 impl Decoder {
@@ -35,8 +36,16 @@ impl Decoder {
                 blocks: stack(&config.decoder, config.layer_norm_eps, config.qv_bias, params)?,
                 norm: params.scope("norm", |p| Norm::new(dim, config.head_norm_eps, p))?,
                 head: params.scope("head", |p| Dense::new(dim, config.tubelet_len(), true, p))?,
+                compute: Compute::default(),
             })
         })
+    }
+
+    /// The same decoder, with the same parameters, computing otherwise. Initially: in f32, keeping all activations.
+    #[must_use]
+    pub fn with_compute(mut self, compute: Compute) -> Self {
+        self.compute = compute;
+        self
     }
 
     /// From `encoded` `[B, Nv, D]` to the predicted pixels of the split's targets, `[B, Nt, P]`.
@@ -46,13 +55,14 @@ impl Decoder {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, encoded: &Tensor, split: &TokenSplit) -> Result<Tensor, MaeError> {
-        let visible = (self.projection.forward(encoded)? + gather_tokens(&self.positions, split.visible())?)?;
+        let visible = (self.projection.forward(encoded, self.compute)?
+            + gather_tokens(&self.positions, split.visible())?)?;
         let masked = gather_tokens(&self.positions, split.targets())?.broadcast_add(&self.mask_token)?;
         let mut x = Tensor::cat(&[&visible, &masked], 1)?;
         for block in &self.blocks {
-            x = block.forward(&x)?;
+            x = block.forward(&x, self.compute)?;
         }
         let masked = x.narrow(1, visible.dims()[1], masked.dims()[1])?;
-        Ok(self.head.forward(&self.norm.forward(&masked)?)?)
+        Ok(self.head.forward(&self.norm.forward(&masked)?, self.compute)?)
     }
 }

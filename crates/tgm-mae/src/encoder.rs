@@ -1,7 +1,7 @@
 //! The encoder: patch embedding, positions, blocks.
 
 use candle_core::Tensor;
-use tgm_ops::{Init, Params, gather_tokens};
+use tgm_ops::{Compute, Init, Params, gather_tokens};
 
 use crate::block::{Block, Dense, Norm, stack};
 use crate::position::sinusoid_table;
@@ -14,6 +14,7 @@ pub struct Encoder {
     positions: Tensor,
     blocks: Vec<Block>,
     norm: Option<Norm>,
+    compute: Compute,
 }
 
 impl Encoder {
@@ -35,8 +36,16 @@ impl Encoder {
                     true => Some(params.scope("norm", |p| Norm::new(dim, config.layer_norm_eps, p))?),
                     false => None,
                 },
+                compute: Compute::default(),
             })
         })
+    }
+
+    /// The same encoder, with the same parameters, computing otherwise. Initially: in f32, keeping all activations.
+    #[must_use]
+    pub fn with_compute(mut self, compute: Compute) -> Self {
+        self.compute = compute;
+        self
     }
 
     /// Encodes the tubelets `visible` (`[B, Nv]`, `u32`) of `tubelets` `[B, N, P]`: `[B, Nv, D]`.
@@ -46,7 +55,7 @@ impl Encoder {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, tubelets: &Tensor, visible: &Tensor) -> Result<Tensor, MaeError> {
-        let embedded = self.embed.forward(&gather_tokens(tubelets, visible)?)?;
+        let embedded = self.embed.forward(&gather_tokens(tubelets, visible)?, self.compute)?;
         self.blocks_forward((embedded + gather_tokens(&self.positions, visible)?)?)
     }
 
@@ -55,7 +64,7 @@ impl Encoder {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward_all(&self, tubelets: &Tensor) -> Result<Tensor, MaeError> {
-        self.blocks_forward(self.embed.forward(tubelets)?.broadcast_add(&self.positions)?)
+        self.blocks_forward(self.embed.forward(tubelets, self.compute)?.broadcast_add(&self.positions)?)
     }
 
     /// As [`Encoder::forward_all`], with branches left out as drawn.
@@ -63,9 +72,9 @@ impl Encoder {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward_dropping(&self, tubelets: &Tensor, drop: &DropPath) -> Result<Tensor, MaeError> {
-        let mut x = self.embed.forward(tubelets)?.broadcast_add(&self.positions)?;
+        let mut x = self.embed.forward(tubelets, self.compute)?.broadcast_add(&self.positions)?;
         for (block, factors) in self.blocks.iter().zip(&drop.factors) {
-            x = block.forward_dropping(&x, Some(factors))?;
+            x = block.forward_dropping(&x, factors, self.compute)?;
         }
         Ok(match &self.norm {
             Some(norm) => norm.forward(&x)?,
@@ -75,7 +84,7 @@ impl Encoder {
 
     fn blocks_forward(&self, mut x: Tensor) -> Result<Tensor, MaeError> {
         for block in &self.blocks {
-            x = block.forward(&x)?;
+            x = block.forward(&x, self.compute)?;
         }
         Ok(match &self.norm {
             Some(norm) => norm.forward(&x)?,

@@ -1,7 +1,7 @@
 //! The masked autoencoder for pretraining: the whole method in one sitting.
 
 use candle_core::Tensor;
-use tgm_ops::{Params, TargetSpec, gather_tokens, mse};
+use tgm_ops::{Compute, Params, TargetSpec, gather_tokens, mse};
 
 use crate::{Decoder, Encoder, MaeConfig, MaeError, TokenSplit};
 
@@ -34,6 +34,13 @@ impl VideoMae {
     pub fn new(config: &MaeConfig, params: &mut Params) -> Result<Self, MaeError> {
         let encoder = Encoder::new(config, params)?;
         Ok(Self { encoder, decoder: Decoder::new(config, params)?, target: config.target() })
+    }
+
+    /// The same model, with the same parameters, computing otherwise. Initially: in f32, keeping all activations.
+    #[must_use]
+    pub fn with_compute(self, compute: Compute) -> Self {
+        let (encoder, decoder) = (self.encoder.with_compute(compute), self.decoder.with_compute(compute));
+        Self { encoder, decoder, ..self }
     }
 
     /// The encoder alone.

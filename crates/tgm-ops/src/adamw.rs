@@ -3,7 +3,7 @@
 //! candle's `AdamW` keeps its moments private, so a run could not be resumed, has one weight decay for everything, and
 //! takes some ten passes over memory per parameter. This one does one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor, Var, WithDType};
@@ -14,6 +14,8 @@ use thiserror::Error;
 
 use crate::cpu::TASK;
 use crate::params::{ParamError, Params};
+use crate::simd::multiversion;
+use crate::sink::{self, Slot};
 
 /// What can go wrong between a loss and an updated parameter.
 #[derive(Debug, Error)]
@@ -31,9 +33,25 @@ pub enum AdamWError {
 }
 
 /// Gradients of all parameters, by name, on the host in `f32`: what micro-batches are accumulated in.
+///
+/// Make it once and [`clear`](Self::clear) it for every step: its memory is as large as the model.
 #[derive(Clone, Debug)]
 pub struct Gradients {
-    values: BTreeMap<String, Vec<f32>>,
+    values: BTreeMap<String, Gradient>,
+}
+
+/// One parameter's gradient.
+#[derive(Clone, Debug)]
+struct Gradient {
+    values: Vec<f32>,
+    /// Whether anything was added since the last [`Gradients::clear`]; otherwise the values are left over.
+    filled: bool,
+}
+
+impl Gradient {
+    fn zeros(len: usize) -> Self {
+        Self { values: vec![0.0; len], filled: false }
+    }
 }
 
 impl Gradients {
@@ -42,9 +60,51 @@ impl Gradients {
         Self {
             values: params
                 .iter()
-                .map(|(name, var)| (name.to_string(), vec![0.0; var.elem_count()]))
+                .map(|(name, var)| (name.to_string(), Gradient::zeros(var.elem_count())))
                 .collect(),
         }
+    }
+
+    /// Back to nothing. The next gradients overwrite what is there, so this costs nothing.
+    ///
+    /// Until each parameter's gradient has been added, the old values are still read by the other methods.
+    pub fn clear(&mut self) {
+        self.values.values_mut().for_each(|gradient| gradient.filled = false);
+    }
+
+    /// Adds the gradients of `loss` with respect to these variables.
+    ///
+    /// What [`Self::add`] does with the result of [`Tensor::backward`], without the copies: this crate's fused
+    /// operations write into the buffers here, while the backward pass runs.
+    ///
+    /// # Errors
+    /// As [`Self::add`], and those of the backward pass.
+    pub fn backward<'a>(
+        &mut self,
+        vars: impl Iterator<Item = (&'a str, &'a Var)>,
+        loss: &Tensor,
+    ) -> Result<(), AdamWError> {
+        let vars: Vec<_> = vars.collect();
+        let mut slots = HashMap::new();
+        for &(name, var) in vars.iter().filter(|(_, var)| matches!(var.device(), Device::Cpu)) {
+            if let Some(gradient) = self.values.get_mut(name) {
+                let values = std::mem::take(&mut gradient.values);
+                slots.insert(var.id(), Slot { values, filled: gradient.filled, reached: false });
+            }
+        }
+        let (grads, mut slots) = sink::with(slots, || loss.backward());
+        let mut rest = Vec::new();
+        for (name, var) in vars {
+            if let (Some(slot), Some(gradient)) = (slots.remove(&var.id()), self.values.get_mut(name)) {
+                (gradient.values, gradient.filled) = (slot.values, slot.filled);
+                // A parameter may be reached both ways, when only some of its uses are fused.
+                if slot.reached && grads.as_ref().is_ok_and(|grads| grads.get(var).is_none()) {
+                    continue;
+                }
+            }
+            rest.push((name, var));
+        }
+        self.add(rest.into_iter(), &grads?, 1.0)
     }
 
     /// Adds `scale` times the gradients of one backward pass over these variables.
@@ -73,8 +133,11 @@ impl Gradients {
         let grad = grad.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
         let view = crate::cpu::View::new(&grad);
         let grad = view.as_slice::<f32>()?;
-        let sum = self.values.entry(name.to_string()).or_insert_with(|| vec![0.0; grad.len()]);
-        sum.par_chunks_mut(TASK).zip(grad.par_chunks(TASK)).for_each(|(sum, grad)| {
+        let sum = self.values.entry(name.to_string()).or_insert_with(|| Gradient::zeros(grad.len()));
+        if !std::mem::replace(&mut sum.filled, true) {
+            sum.values.fill(0.0);
+        }
+        sum.values.par_chunks_mut(TASK).zip(grad.par_chunks(TASK)).for_each(|(sum, grad)| {
             for (sum, &grad) in sum.iter_mut().zip(grad) {
                 *sum += scale * grad;
             }
@@ -84,20 +147,33 @@ impl Gradients {
 
     /// The gradients by name, in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[f32])> {
-        self.values.iter().map(|(name, values)| (name.as_str(), values.as_slice()))
+        self.values.iter().map(|(name, gradient)| (name.as_str(), gradient.values.as_slice()))
     }
 
     /// The Euclidean norm over all parameters; NaN or infinite when any gradient is.
     pub fn norm(&self) -> f64 {
-        let squares = |values: &Vec<f32>| -> f64 {
-            let blocks: Vec<f64> = values
-                .par_chunks(TASK)
-                .map(|c| c.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
-                .collect();
+        let squares = |gradient: &Gradient| -> f64 {
+            let blocks: Vec<f64> = gradient.values.par_chunks(TASK).map(sum_of_squares).collect();
             blocks.iter().sum()
         };
         self.values.values().map(squares).sum::<f64>().sqrt()
     }
+}
+
+multiversion! {
+    fn sum_of_squares(values: &[f32]) -> f64 = sum_of_squares_body;
+}
+
+#[inline(always)]
+fn sum_of_squares_body<const FMA: bool>(values: &[f32]) -> f64 {
+    let mut sums = [0f64; 16];
+    let (chunks, rest) = values.as_chunks::<16>();
+    for chunk in chunks {
+        for (sum, &v) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(v) * f64::from(v);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()
 }
 
 /// The settings of [`AdamW`] that do not change during a run.
@@ -186,7 +262,7 @@ impl AdamW {
         for (name, var) in params.iter() {
             let lr = lr_of(name);
             let missing = || AdamWError::NoGradient(name.to_string());
-            let grad = grads.values.get(name).ok_or_else(missing)?;
+            let grad = &grads.values.get(name).ok_or_else(missing)?.values;
             let moments = self.moments.get_mut(name).ok_or_else(missing)?;
             let decay = if var.rank() >= 2 { self.config.weight_decay } else { 0.0 };
             let update = Update::new(self.config, self.steps, lr, decay, grad_scale);
@@ -271,15 +347,30 @@ impl Update {
     fn apply(&self, values: &mut [f32], moments: &mut Moments, grad: &[f32]) {
         let chunks = values.par_chunks_mut(TASK).zip(grad.par_chunks(TASK));
         let moments = moments.first.par_chunks_mut(TASK).zip(moments.second.par_chunks_mut(TASK));
-        chunks.zip(moments).for_each(|((values, grad), (first, second))| {
-            for (((value, &grad), first), second) in values.iter_mut().zip(grad).zip(first).zip(second) {
-                let grad = grad * self.grad_scale;
-                *first += (1.0 - self.beta1) * (grad - *first);
-                *second = self.beta2 * *second + (1.0 - self.beta2) * grad * grad;
-                let root = second.sqrt() * self.root_scale + self.eps;
-                *value = *value * self.keep - self.step_size * *first / root;
-            }
-        });
+        chunks
+            .zip(moments)
+            .for_each(|((values, grad), (first, second))| update(self, values, grad, first, second));
+    }
+}
+
+multiversion! {
+    fn update(with: &Update, values: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32]) = update_body;
+}
+
+#[inline(always)]
+fn update_body<const FMA: bool>(
+    with: &Update,
+    values: &mut [f32],
+    grad: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+) {
+    for (((value, &grad), first), second) in values.iter_mut().zip(grad).zip(first).zip(second) {
+        let grad = grad * with.grad_scale;
+        *first += (1.0 - with.beta1) * (grad - *first);
+        *second = with.beta2 * *second + (1.0 - with.beta2) * grad * grad;
+        let root = second.sqrt() * with.root_scale + with.eps;
+        *value = *value * with.keep - with.step_size * *first / root;
     }
 }
 

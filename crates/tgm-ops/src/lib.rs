@@ -15,6 +15,7 @@
 //! | function | computes |
 //! |---|---|
 //! | [`layer_norm()`] | layer normalisation over the last dimension |
+//! | [`block()`] | a whole transformer block, in f32 or bfloat16, with its activations freed by the backward pass |
 //! | [`linear()`] | `x Wᵀ + b` |
 //! | [`gelu()`] | the exact (erf) GELU |
 //! | [`attention()`] | multi-head self-attention over packed q, k, v without the N×N matrix |
@@ -39,6 +40,7 @@
 
 mod adamw;
 mod attention;
+mod block;
 pub mod composed;
 mod cpu;
 mod gather;
@@ -49,16 +51,23 @@ mod layer_norm;
 mod linear;
 mod mse;
 mod params;
+mod precision;
+mod product;
+mod simd;
+mod sink;
 mod softmax;
 mod target;
 
 pub use adamw::{AdamW, AdamWConfig, AdamWError, Gradients};
 pub use attention::attention;
+pub use block::{BlockParams, block};
 pub use gather::gather_tokens;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
-pub use linear::linear;
+pub use linear::{linear, linear_with};
 pub use mse::mse;
 pub use params::{Init, ParamError, Params};
+pub use precision::{Compute, Keep, Precision};
+pub use product::finish::Activation;
 pub use softmax::log_softmax;
 pub use target::TargetSpec;

@@ -1,21 +1,53 @@
 //! The affine map.
+//!
+//! `f32` goes through this crate's own [product](crate::product) where the processor has AVX-512, in f32 or in bfloat16;
+//! `f64`, and `f32` elsewhere, through the `gemm` crate.
 
 use candle_core::backend::BackendStorage as _;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, WithDType, bail};
+use std::marker::PhantomData;
+
+use candle_core::{
+    CpuStorage, CustomOp2, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
+};
 use rayon::prelude::*;
 
 use crate::cpu::{Real, View, column_sums, fused, rows_per_task, slice, tensor, with_real};
 use crate::gemm::{Into, Mat, MatMut, Threads, matmul};
+use crate::precision::{Compute, Keep, Precision};
+use crate::product::finish::{Accumulate, Store};
+use crate::product::{Matrix, Out, available, product};
+use crate::simd::{Bf16, Elem};
+use crate::{block, sink};
 
 /// `x Wᵀ + b`: `x` is `[…, I]`, `weight` `[O, I]` as PyTorch stores it, `bias` `[O]`; the result is `[…, O]`.
 ///
 /// # Errors
 /// When the shapes do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    linear_with(x, weight, bias, Compute::default())
+}
+
+/// [`linear()`] in a given precision, with or without a backward pass. Input and output are `f32` in both precisions.
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn linear_with(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, compute: Compute) -> Result<Tensor> {
+    if compute.keep == Keep::Nothing {
+        let (weight, bias) = (weight.detach(), bias.map(Tensor::detach));
+        let compute = Compute { keep: Keep::Inputs, ..compute };
+        return linear_with(&x.detach(), &weight, bias.as_ref(), compute);
+    }
     let (out, dim) = weight.dims2()?;
     if x.dim(D::Minus1)? != dim || bias.is_some_and(|b| b.dims() != [out]) {
         let bias = bias.map(Tensor::shape);
         bail!("linear: input {:?} with weight {:?} and bias {bias:?}", x.shape(), weight.shape());
+    }
+    let f32s = [Some(x), Some(weight), bias].into_iter().flatten().all(|t| t.dtype() == DType::F32);
+    if f32s && available::<f32>() && matches!(x.device(), Device::Cpu) {
+        return match compute.precision.or_f32() {
+            Precision::F32 => product_linear::<f32>(x, weight, bias),
+            Precision::Bf16 => product_linear::<Bf16>(x, weight, bias),
+        };
     }
     match bias {
         None if fused(&[x, weight]) => x.contiguous()?.apply_op2(&weight.contiguous()?, Linear),
@@ -137,5 +169,115 @@ impl CustomOp3 for Linear {
             let db = column_sums::<T>(gv.as_slice()?, out);
             Ok((Some(tensor(dx, x.shape())?), Some(tensor(dw, weight.shape())?), Some(tensor(db, bias.shape())?)))
         })
+    }
+}
+
+fn product_linear<E: Elem>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (x, weight, op) = (x.contiguous()?, weight.contiguous()?, Product::<E>(PhantomData));
+    match bias {
+        None => x.apply_op2(&weight, op),
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
+    }
+}
+
+/// The affine map with products of `E`.
+struct Product<E>(PhantomData<E>);
+
+impl<E: Elem> Product<E> {
+    fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: usize) -> Vec<f32> {
+        let dim = weight.len() / out;
+        let rows = x.len() / dim;
+        let mut y = vec![0f32; rows * out];
+        let finish = Store { out: Out::new(&mut y), stride: out, bias };
+        product::<E, _, _, _>(Matrix::rows(x, rows, dim, dim), Matrix::rows(weight, out, dim, dim), &finish);
+        y
+    }
+
+    /// Gradients of the input and the weight.
+    fn backward(x: &Tensor, weight: &Tensor, grad: &[f32]) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (out, dim) = weight.dims2()?;
+        let rows = grad.len() / out;
+        let (xv, wv) = (View::new(x), View::new(weight));
+        // An input that nobody learns from, such as pixels, needs no gradient.
+        let dx = if x.track_op() {
+            let mut dx = vec![0f32; rows * dim];
+            let finish = Store { out: Out::new(&mut dx), stride: dim, bias: None };
+            let weight = Matrix::cols(wv.as_slice::<f32>()?, dim, out, dim);
+            product::<E, _, _, _>(Matrix::rows(grad, rows, out, out), weight, &finish);
+            Some(tensor(dx, x.shape())?)
+        } else {
+            None
+        };
+        let x = Matrix::cols(xv.as_slice::<f32>()?, dim, rows, dim);
+        let dweight = sink::deliver(weight, |dweight, add| {
+            let finish = Accumulate { out: Out::new(dweight), stride: dim, add };
+            product::<E, _, _, _>(Matrix::cols(grad, out, rows, out), x, &finish);
+        })?;
+        Ok((dx, dweight))
+    }
+}
+
+impl<E: Elem> CustomOp2 for Product<E> {
+    fn name(&self) -> &'static str {
+        "tgm-linear-product"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        weight: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let out = wl.dims()[0];
+        let y = Self::forward(slice(x, xl)?, slice(weight, wl)?, None, out);
+        Ok((f32::to_cpu_storage_owned(y), output_shape(xl, out)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let gv = View::new(&grad);
+        Self::backward(x, weight, gv.as_slice()?)
+    }
+}
+
+impl<E: Elem> CustomOp3 for Product<E> {
+    fn name(&self) -> &'static str {
+        "tgm-linear-product-bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        weight: &CpuStorage,
+        wl: &Layout,
+        bias: &CpuStorage,
+        bl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let out = wl.dims()[0];
+        let y = Self::forward(slice(x, xl)?, slice(weight, wl)?, Some(slice(bias, bl)?), out);
+        Ok((f32::to_cpu_storage_owned(y), output_shape(xl, out)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let gv = View::new(&grad);
+        let (dx, dweight) = Self::backward(x, weight, gv.as_slice()?)?;
+        let sums = block::rows::column_sums(gv.as_slice::<f32>()?, weight.dims()[0]);
+        Ok((dx, dweight, sink::deliver_values(bias, &sums)?))
     }
 }

@@ -1,0 +1,63 @@
+//! The arithmetic of matrix products, and what a forward pass leaves behind for the backward pass.
+
+use serde::{Deserialize, Serialize};
+
+use crate::product;
+use crate::simd::Bf16;
+
+/// The arithmetic of matrix products and the type of stored activations.
+///
+/// Softmax, layer-norm statistics, residual sums, losses, gradients of weights, master weights and the optimiser's
+/// state are `f32` in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Products of bfloat16 numbers with `f32` sums, where the processor has them (AVX512-BF16); elsewhere as [`F32`](Self::F32).
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this processor computes in this precision.
+    pub fn is_native(self) -> bool {
+        match self {
+            Self::F32 => true,
+            Self::Bf16 => product::available::<Bf16>(),
+        }
+    }
+
+    /// This precision, or f32 where the processor lacks it.
+    pub fn or_f32(self) -> Self {
+        if self.is_native() { self } else { Self::F32 }
+    }
+}
+
+/// How a stack of layers computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compute {
+    /// The arithmetic of matrix products.
+    pub precision: Precision,
+    /// What the backward pass will find.
+    pub keep: Keep,
+}
+
+impl Compute {
+    /// Forward only: nothing is kept, and no gradient reaches the parameters.
+    pub fn inference(precision: Precision) -> Self {
+        Self { precision, keep: Keep::Nothing }
+    }
+}
+
+/// What a forward pass keeps for the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// The intermediate results of every block.
+    #[default]
+    Activations,
+    /// The inputs of the blocks; the backward pass computes each block again. Gradients are the same to the bit.
+    Inputs,
+    /// Nothing: there will be no backward pass.
+    Nothing,
+}

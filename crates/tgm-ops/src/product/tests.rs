@@ -1,0 +1,187 @@
+//! Products of every layout at odd sizes, against f64.
+
+use proptest::prelude::*;
+
+use super::finish::{Accumulate, Activate, ActivateBackward, Activation, AddResidual, Store};
+use super::*;
+use crate::simd::Bf16;
+
+/// Numbers between −1 and 1 that bfloat16 holds exactly, so that only sums are rounded.
+fn numbers<S: Elem>(len: usize, seed: u64) -> Vec<S> {
+    let number = |i: usize| ((i as f64 + 1.0) * (seed as f64 + 0.37)).sin() as f32;
+    (0..len).map(|i| S::put(Bf16::put(number(i)).get())).collect()
+}
+
+fn transposed<S: Elem>(data: &[S], rows: usize, cols: usize) -> Vec<S> {
+    (0..rows * cols).map(|x| data[(x % rows) * cols + x / rows]).collect()
+}
+
+fn naive<E: Elem, S: Elem>(a: &[E], b: &[S], [m, n, k]: [usize; 3]) -> Vec<f64> {
+    let term = |i: usize, j: usize, l: usize| f64::from(a[i * k + l].get()) * f64::from(b[j * k + l].get());
+    (0..m * n).map(|x| (0..k).map(|l| term(x / n, x % n, l)).sum()).collect()
+}
+
+/// All four layouts of a product against f64; sums of `k` numbers below 1 are wrong by less than `k` roundings.
+fn check<E: Elem, A: Elem, B: Elem>([m, n, k]: [usize; 3]) {
+    let (a, b) = (numbers::<A>(m * k, 1), numbers::<B>(n * k, 2));
+    let want = naive(&a, &b, [m, n, k]);
+    let (at, bt) = (transposed(&a, m, k), transposed(&b, n, k));
+    for a in [Matrix::rows(&a, m, k, k), Matrix::cols(&at, m, k, m)] {
+        for b in [Matrix::rows(&b, n, k, k), Matrix::cols(&bt, n, k, n)] {
+            let mut out = vec![0.5f32; m * (n + 3)];
+            product::<E, _, _, _>(a, b, &Accumulate { out: Out::new(&mut out), stride: n + 3, add: true });
+            for (i, row) in out.chunks_exact(n + 3).enumerate() {
+                for j in 0..n {
+                    let (got, want) = (f64::from(row[j]) - 0.5, want[i * n + j]);
+                    assert!(
+                        (got - want).abs() <= 1e-6 * k as f64,
+                        "{m}×{n}×{k} at {i}, {j}: {got} for {want}"
+                    );
+                }
+                assert!(row[n..].iter().all(|&v| v == 0.5), "columns beyond the product stay untouched");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 60 }))]
+
+    #[test]
+    fn products_of_every_layout_equal_the_naive_product(m in 1usize..40, n in 1usize..70, k in 1usize..70) {
+        check::<f32, f32, f32>([m, n, k]);
+        check::<Bf16, Bf16, Bf16>([m, n, k]);
+        check::<Bf16, Bf16, f32>([m, n, k]);
+        check::<Bf16, f32, Bf16>([m, n, k]);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "slow")]
+fn products_that_are_cut_into_several_tasks_and_blocks_equal_the_naive_product() {
+    for sizes in [[25, 700, 33], [1100, 40, 24], [40, 70, 2100], [13, 33, 1], [1, 1, 1]] {
+        check::<f32, f32, f32>(sizes);
+        check::<Bf16, f32, f32>(sizes);
+    }
+}
+
+#[test]
+fn the_instructions_agree_with_their_emulation() {
+    let groups = 37;
+    let (left, right) = (numbers::<f32>(groups * ROWS, 3), numbers::<f32>(groups * COLS, 4));
+    let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    // Read as pairs of bfloat16, the lower halves of these words are exact zeros: every product is exact.
+    let (left, right) = (bits(&left), bits(&right));
+    let lhs = Lhs::packed(&left);
+    let (mut got, mut want) = (Tile::default(), Tile::default());
+    tile::multiply::<f32>(groups, &lhs, &right, COLS, &mut got);
+    tile::emulated::<f32>(groups, &lhs, &right, COLS, &mut want);
+    assert_eq!(got.0, want.0);
+    tile::multiply::<Bf16>(groups, &lhs, &right, COLS, &mut got);
+    tile::emulated::<Bf16>(groups, &lhs, &right, COLS, &mut want);
+    for (got, want) in got.0.iter().flatten().zip(want.0.iter().flatten()) {
+        assert!((got - want).abs() < 1e-5, "{got}, emulated {want}");
+    }
+}
+
+#[test]
+fn finishes_compute_what_they_say() {
+    let [m, n, k] = [14, 35, 6];
+    let (a, b) = (numbers::<f32>(m * k, 1), numbers::<f32>(n * k, 2));
+    let (bias, residual) = (numbers::<f32>(n, 3), numbers::<f32>(m * n, 4));
+    let plain: Vec<f32> = naive(&a, &b, [m, n, k]).into_iter().map(|v| v as f32).collect();
+    let run = |f: &dyn Fn(Matrix<'_, f32>, Matrix<'_, f32>)| {
+        f(Matrix::rows(&a, m, k, k), Matrix::rows(&b, n, k, k));
+    };
+    let zeros = || vec![0f32; m * n];
+    let close = |got: &[f32], want: &dyn Fn(usize) -> f32| {
+        for (i, &got) in got.iter().enumerate() {
+            assert!((got - want(i)).abs() < 1e-5, "{i}: {got}, expected {}", want(i));
+        }
+    };
+    let biased = |i: usize| plain[i] + bias[i % n];
+
+    let mut out = zeros();
+    run(&|a, b| {
+        product::<f32, _, _, _>(a, b, &Store { out: Out::new(&mut out.clone()), stride: n, bias: None })
+    });
+    {
+        let finish = Store { out: Out::new(&mut out), stride: n, bias: Some(&bias) };
+        run(&|a, b| product::<f32, _, _, _>(a, b, &finish));
+    }
+    close(&out, &biased);
+
+    let mut out = zeros();
+    {
+        let finish = AddResidual { out: Out::new(&mut out), stride: n, bias: &bias, residual: &residual };
+        run(&|a, b| product::<f32, _, _, _>(a, b, &finish));
+    }
+    close(&out, &|i| biased(i) + residual[i]);
+
+    let (gelu, quick) =
+        (|x: f32| x * 0.5 * libm::erfcf(-x / 2f32.sqrt()), |x: f32| x / (1.0 + (-1.702 * x).exp()));
+    for (activation, value) in
+        [(Activation::Gelu, &gelu as &dyn Fn(f32) -> f32), (Activation::QuickGelu, &quick)]
+    {
+        let (mut hidden, mut activated) = (zeros(), zeros());
+        {
+            let (hidden, activated) = (Some(Out::new(&mut hidden)), Out::new(&mut activated));
+            let finish = Activate { hidden, activated, stride: n, bias: &bias, activation };
+            run(&|a, b| product::<f32, _, _, _>(a, b, &finish));
+        }
+        close(&hidden, &biased);
+        close(&activated, &|i| value(biased(i)));
+    }
+
+    let (mut dhidden, mut activated) = (zeros(), zeros());
+    {
+        let (dhidden, activated) = (Out::new(&mut dhidden), Out::new(&mut activated));
+        let finish = ActivateBackward { hidden: &residual, dhidden, activated, stride: n };
+        run(&|a, b| product::<f32, _, _, _>(a, b, &finish));
+    }
+    let slope = |x: f32| (gelu(x + 1e-2) - gelu(x - 1e-2)) / 2e-2;
+    close(&activated, &|i| gelu(residual[i]));
+    for (i, &got) in dhidden.iter().enumerate() {
+        assert!((got - plain[i] * slope(residual[i])).abs() < 1e-3, "{i}: {got}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "rows of")]
+fn a_matrix_larger_than_its_slice_is_refused() {
+    Matrix::rows(&[0f32; 5], 2, 3, 3);
+}
+
+/// `cargo test --release -p tgm-ops -- --ignored --nocapture product_speed`
+#[test]
+#[ignore = "a measurement"]
+fn product_speed() {
+    fn rate<E: Elem, S: Elem>(name: &str, a: Matrix<'_, E>, b: Matrix<'_, S>) {
+        let (m, n, k) = (a.lanes(), b.lanes(), a.depth());
+        let mut out = vec![0f32; m * n];
+        let mut best = f64::MAX;
+        for _ in 0..12 {
+            let start = std::time::Instant::now();
+            product::<E, _, _, _>(a, b, &Accumulate { out: Out::new(&mut out), stride: n, add: false });
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        eprintln!("{name} {m}x{n}x{k}: {:.0} GFLOP/s", 2e-9 * (m * n * k) as f64 / best);
+    }
+    fn all<E: Elem>(name: &str) {
+        for [t, o, i] in [
+            [640, 768, 768],
+            [640, 3072, 768],
+            [640, 768, 3072],
+            [6272, 1152, 384],
+            [6272, 384, 1536],
+            [640, 384, 384],
+        ] {
+            let (x, w, dy) = (numbers::<E>(t * i, 1), numbers::<f32>(o * i, 2), numbers::<E>(t * o, 3));
+            rate(&format!("{name} x w^T"), Matrix::rows(&x, t, i, i), Matrix::rows(&w, o, i, i));
+            rate(&format!("{name} dy w "), Matrix::rows(&dy, t, o, o), Matrix::cols(&w, i, o, i));
+            rate(&format!("{name} dy^T x"), Matrix::cols(&dy, o, t, o), Matrix::cols(&x, i, t, i));
+        }
+    }
+    all::<Bf16>("bf16");
+    all::<f32>("f32");
+}
