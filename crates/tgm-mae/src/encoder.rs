@@ -48,6 +48,12 @@ impl Encoder {
         self
     }
 
+    /// The same encoder without a backward pass: nothing is kept beyond the layer that is computed.
+    #[must_use]
+    pub fn for_inference(&self) -> Self {
+        self.clone().with_compute(Compute::inference(self.compute.precision))
+    }
+
     /// Encodes the tubelets `visible` (`[B, Nv]`, `u32`) of `tubelets` `[B, N, P]`: `[B, Nv, D]`.
     ///
     /// Tubelets are selected *before* the embedding, so hidden ones cost nothing.

@@ -81,7 +81,7 @@ impl Joint {
         let share = 1.0 / batch.len() as f64;
         for micro in batch {
             let out = self.mae.forward(&micro.tubelets, &micro.split)?;
-            grads.add(params.iter(), &out.loss.backward()?, share as f32)?;
+            grads.backward(params.iter(), &(&out.loss * share)?)?;
             losses.add(&out, share)?;
         }
         Ok(losses)
@@ -98,7 +98,7 @@ impl Joint {
         let out = self.mae.forward(&whole.tubelets, &whole.split)?;
         let contrast = head.loss(&pool(&out.encoded)?, texts(whole)?, &whole.captions)?;
         let loss = (&out.loss + (&contrast.loss * weight)?)?;
-        grads.add(params.iter(), &loss.backward()?, 1.0)?;
+        grads.backward(params.iter(), &loss)?;
         let mut losses = Losses { contrastive: Some(ContrastiveLosses::of(&contrast)?), ..Losses::default() };
         losses.add(&out, 1.0)?;
         Ok(losses)
@@ -114,8 +114,9 @@ impl Joint {
     ) -> Result<Losses> {
         let (head_vars, model_vars): (Vec<_>, Vec<_>) =
             params.iter().partition(|(name, _)| name.starts_with(ContrastiveHead::PREFIX));
+        let encoder = self.mae.encoder().for_inference();
         let encode = |micro: &MicroBatch| -> Result<Tensor> {
-            Ok(pool(&self.mae.encoder().forward(&micro.tubelets, micro.split.visible())?)?.detach())
+            Ok(pool(&encoder.forward(&micro.tubelets, micro.split.visible())?)?.detach())
         };
         let pooled = batch.iter().map(encode).collect::<Result<Vec<_>>>()?;
         let all = Var::from_tensor(&Tensor::cat(&pooled, 0)?)?;
@@ -133,7 +134,7 @@ impl Joint {
             let out = self.mae.forward(&micro.tubelets, &micro.split)?;
             let passed_on = (pool(&out.encoded)? * upstream.narrow(0, start, clips)?)?.sum_all()?;
             let surrogate = ((&out.loss * share)? + passed_on)?;
-            grads.add(model_vars.iter().copied(), &surrogate.backward()?, 1.0)?;
+            grads.backward(model_vars.iter().copied(), &surrogate)?;
             losses.add(&out, share)?;
             start += clips;
         }

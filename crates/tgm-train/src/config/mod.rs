@@ -15,10 +15,12 @@ use tgm_contrastive::ContrastiveConfig;
 use tgm_data::loader::{ClipConfig, LoaderConfig};
 use tgm_mae::TransformerConfig;
 use tgm_masking::Masking;
+use tgm_ops::{Compute, Keep};
 
 pub use explain::{explain, keys, overview};
 pub use load::{ConfigError, NAMED, differences, flat, from_text, load, title};
 pub use resolve::{Length, Plan, model};
+pub use tgm_ops::Precision;
 
 /// Everything that decides what a run computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,8 +158,11 @@ pub struct TrainConfig {
     /// Clips that are in memory at once; divides `batch`; 0 for all. Gradients, the contrastive ones included, are the same
     /// for every value.
     pub micro_batch: usize,
-    /// `f32`, or `bf16` for matrix products where the processor has it. In this version both compute in f32.
+    /// `f32`, or `bf16` for matrix products and stored activations where the processor has it (AVX512-BF16), else f32.
     pub precision: Precision,
+    /// Keep only the inputs of the blocks and compute each block again in the backward pass: a third less speed, a fraction
+    /// of the memory for activations, the same gradients to the bit.
+    pub recompute: bool,
     /// First and second moment decay of AdamW. VideoMAE: 0.9 and 0.95.
     pub betas: [f64; 2],
     /// Decoupled weight decay of matrices. VideoMAE: 0.05.
@@ -175,6 +180,7 @@ impl Default for TrainConfig {
             batch: 1024,
             micro_batch: 0,
             precision: Precision::F32,
+            recompute: false,
             betas: [0.9, 0.95],
             weight_decay: 0.05,
             clip_norm: 0.0,
@@ -183,14 +189,12 @@ impl Default for TrainConfig {
     }
 }
 
-/// The arithmetic of matrix products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// Single precision.
-    F32,
-    /// bfloat16 with f32 accumulation.
-    Bf16,
+impl TrainConfig {
+    /// How the model computes.
+    pub fn compute(&self) -> Compute {
+        let keep = if self.recompute { Keep::Inputs } else { Keep::Activations };
+        Compute { precision: self.precision, keep }
+    }
 }
 
 /// The unit of the schedule's lengths.

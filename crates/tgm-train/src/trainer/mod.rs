@@ -53,6 +53,8 @@ pub struct Trainer {
     params: Params,
     joint: Joint,
     optimizer: AdamW,
+    /// As large as the model: kept from step to step.
+    gradients: Option<Gradients>,
     position: Position,
     stop: Stop,
     probe: Option<PeriodicProbe>,
@@ -94,6 +96,7 @@ impl Trainer {
         let joint = joint(&config, &plan.model, guide.text_dim(), &mut params)?;
         let mut trainer = Self {
             optimizer: optimizer(&config, &params),
+            gradients: None,
             data_print: fingerprint(&data),
             probe: PeriodicProbe::new(&config)?,
             stop: Stop::new(),
@@ -286,7 +289,7 @@ pub fn joint(
     text_dim: Option<usize>,
     params: &mut Params,
 ) -> Result<Joint> {
-    let mae = VideoMae::new(model, params)?;
+    let mae = VideoMae::new(model, params)?.with_compute(config.train.compute());
     let contrastive = match text_dim {
         Some(width) if config.contrastive.enabled => {
             let head = ContrastiveHead::new(model.encoder.dim, width, &config.contrastive.head, params)?;
