@@ -1,10 +1,12 @@
 //! The pre-norm transformer block that both towers are made of (`modeling_clip.py` in `transformers`).
 //!
-//! The towers are frozen, so candle's forward-only fused layer norm and softmax serve here. Attention weights and
+//! The towers are frozen, so nothing here has a backward pass: [`tgm_ops::block`] in inference, and where it is not fused
+//! or the attention is masked, candle's forward-only layer norm and softmax. Attention weights and
 //! layer-norm statistics are f32 whatever the weights are.
 
 use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::Linear;
+use tgm_ops::{BlockParams, Compute, Precision, block_is_fused};
 
 use crate::config::{Activation, BlockConfig};
 use crate::weights::Weights;
@@ -35,20 +37,26 @@ pub(crate) struct Attention {
     key: Linear,
     value: Linear,
     out: Linear,
+    /// Weights and biases of queries, keys and values, one below the other.
+    qkv: Tensor,
+    bias: Tensor,
     heads: usize,
 }
 
 impl Attention {
     fn load(weights: &mut Weights, name: &str, config: &BlockConfig) -> Result<Self> {
-        let mut linear =
-            |part: &str| weights.linear(&format!("{name}.{part}_proj"), config.width, config.width);
-        Ok(Self {
-            query: linear("q")?,
-            key: linear("k")?,
-            value: linear("v")?,
-            out: linear("out")?,
-            heads: config.heads,
-        })
+        let width = config.width;
+        let mut linear = |part: &str| weights.linear(&format!("{name}.{part}_proj"), width, width);
+        let [query, key, value] = [linear("q")?, linear("k")?, linear("v")?];
+        let out = linear("out")?;
+        // One matrix in memory, of which queries, keys and values are views.
+        let qkv = Tensor::cat(&[query.weight(), key.weight(), value.weight()], 0)?;
+        let biases: Vec<&Tensor> = [&query, &key, &value].into_iter().filter_map(Linear::bias).collect();
+        let bias = Tensor::cat(&biases, 0)?;
+        let part = |i: usize| -> Result<Linear> {
+            Ok(Linear::new(qkv.narrow(0, i * width, width)?, Some(bias.narrow(0, i * width, width)?)))
+        };
+        Ok(Self { query: part(0)?, key: part(1)?, value: part(2)?, out, qkv, bias, heads: config.heads })
     }
 
     /// Ordinary attention. `mask`, if any, is added to the f32 logits: `[N, N]`.
@@ -96,17 +104,48 @@ pub(crate) struct Block {
     fc1: Linear,
     activation: Activation,
     fc2: Linear,
+    /// The same block for the fused operation, where there is one.
+    fused: Option<BlockParams>,
 }
 
 impl Block {
     pub fn load(weights: &mut Weights, name: &str, config: &BlockConfig) -> Result<Self> {
-        Ok(Self {
+        let mut block = Self {
             norm1: weights.layer_norm(&format!("{name}.layer_norm1"), config.width, config.eps)?,
             attention: Attention::load(weights, &format!("{name}.self_attn"), config)?,
             norm2: weights.layer_norm(&format!("{name}.layer_norm2"), config.width, config.eps)?,
             fc1: weights.linear(&format!("{name}.mlp.fc1"), config.width, config.hidden)?,
             activation: config.activation,
             fc2: weights.linear(&format!("{name}.mlp.fc2"), config.hidden, config.width)?,
+            fused: None,
+        };
+        block.fused = block.fused_params();
+        Ok(block)
+    }
+
+    fn fused_params(&self) -> Option<BlockParams> {
+        let activation = match self.activation {
+            Activation::QuickGelu => tgm_ops::Activation::QuickGelu,
+            Activation::Gelu => tgm_ops::Activation::Gelu,
+            Activation::GeluNew => return None,
+        };
+        let qkv = &self.attention.qkv;
+        if !(block_is_fused(qkv.device()) && matches!(qkv.dtype(), DType::F32 | DType::BF16)) {
+            return None;
+        }
+        let norm = |norm: &LayerNorm| [norm.weight.clone(), norm.bias.clone()];
+        let layer = |layer: &Linear| Some([layer.weight().clone(), layer.bias()?.clone()]);
+        Some(BlockParams {
+            norm1: norm(&self.norm1),
+            qkv: qkv.clone(),
+            qkv_bias: Some(self.attention.bias.clone()),
+            proj: layer(&self.attention.out)?,
+            norm2: norm(&self.norm2),
+            fc1: layer(&self.fc1)?,
+            fc2: layer(&self.fc2)?,
+            heads: self.attention.heads,
+            eps: f64::from(self.norm1.eps),
+            activation,
         })
     }
 
@@ -122,6 +161,11 @@ impl Block {
 
     /// `[B, N, C]` to `[B, N, C]`.
     pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        if let (Some(params), None) = (&self.fused, mask) {
+            let precision = if params.qkv.dtype() == DType::BF16 { Precision::Bf16 } else { Precision::F32 };
+            let out = tgm_ops::block(&x.to_dtype(DType::F32)?, params, Compute::inference(precision))?;
+            return out.to_dtype(x.dtype());
+        }
         let attended = self.attention.forward(&self.norm1.forward(x)?, mask)?;
         self.add_mlp(&(x + attended)?)
     }

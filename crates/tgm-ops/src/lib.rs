@@ -60,12 +60,12 @@ mod target;
 
 pub use adamw::{AdamW, AdamWConfig, AdamWError, Gradients};
 pub use attention::attention;
-pub use block::{BlockParams, block};
+pub use block::{BlockParams, block, block_is_fused};
 pub use gather::gather_tokens;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_with};
-pub use mse::mse;
+pub use mse::{mse, variance};
 pub use params::{Init, ParamError, Params};
 pub use precision::{Compute, Keep, Precision};
 pub use product::finish::Activation;

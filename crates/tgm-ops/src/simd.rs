@@ -165,6 +165,15 @@ impl Elem for f32 {
 #[repr(transparent)]
 pub(crate) struct Bf16(pub(crate) u16);
 
+impl Bf16 {
+    /// candle's numbers as this crate's.
+    #[allow(unsafe_code)]
+    pub(crate) fn slice(numbers: &[half::bf16]) -> &[Self] {
+        // SAFETY: both types are a `u16` without padding (`repr(transparent)`), and all bits are valid.
+        unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
+    }
+}
+
 impl Elem for Bf16 {
     const GROUP: usize = 2;
     const LEVEL: Level = Level::Avx512Bf16;

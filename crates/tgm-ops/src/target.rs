@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cpu::{View, tensor};
+use crate::simd::multiversion;
 
 /// How the pixels of a tubelet become the target of the reconstruction.
 ///
@@ -37,31 +38,54 @@ impl TargetSpec {
         }
         let tubelets = tubelets.to_dtype(DType::F32)?.to_device(&candle_core::Device::Cpu)?.contiguous()?;
         let mut out = View::new(&tubelets).as_slice::<f32>()?.to_vec();
-        out.par_chunks_mut(len).for_each(|tubelet| {
-            for channel in 0..channels {
-                self.channel(tubelet, channel);
-            }
-        });
+        out.par_chunks_mut(len).for_each(|tubelet| rewrite(tubelet, self));
         tensor(out, tubelets.shape())
     }
+}
 
-    /// Rewrites one channel of one tubelet. Statistics are taken in `f64`: the variance of a nearly flat tubelet is the
-    /// difference of nearly equal numbers.
-    fn channel(&self, tubelet: &mut [f32], channel: usize) {
-        let channels = self.mean.len();
-        let (mean, std) = (self.mean[channel], self.std[channel]);
-        for v in tubelet[channel..].iter_mut().step_by(channels) {
+multiversion! {
+    fn rewrite(tubelet: &mut [f32], spec: &TargetSpec) = rewrite_body;
+}
+
+/// Numbers per channel that are summed side by side.
+const SUMS: usize = 16;
+
+/// Turns one tubelet into its target. Statistics are taken in `f64`: the variance of a nearly flat tubelet is the
+/// difference of nearly equal numbers.
+///
+/// Whole pixels are handled side by side, so that position `l` of a chunk always belongs to channel `l % channels`.
+#[inline(always)]
+fn rewrite_body<const FMA: bool>(tubelet: &mut [f32], spec: &TargetSpec) {
+    let channels = spec.mean.len();
+    let lanes = channels * SUMS;
+    let spread = |values: &[f32]| -> Vec<f32> { (0..lanes).map(|l| values[l % channels]).collect() };
+    let (mean, std) = (spread(&spec.mean), spread(&spec.std));
+    let mut sums = vec![0f64; lanes];
+    for chunk in tubelet.chunks_mut(lanes) {
+        for (((v, sum), &mean), &std) in chunk.iter_mut().zip(&mut sums).zip(&mean).zip(&std) {
             *v = *v * std + mean;
+            *sum += f64::from(*v);
         }
-        if !self.normalize {
-            return;
+    }
+    if !spec.normalize {
+        return;
+    }
+    let pixels = (tubelet.len() / channels) as f64;
+    // Every lane gets its channel's sum.
+    let gather = |sums: &[f64]| -> Vec<f64> {
+        (0..lanes).map(|l| sums.iter().skip(l % channels).step_by(channels).sum()).collect()
+    };
+    let means: Vec<f64> = gather(&sums).iter().map(|sum| sum / pixels).collect();
+    sums.fill(0.0);
+    for chunk in tubelet.chunks(lanes) {
+        for ((&v, sum), &mean) in chunk.iter().zip(&mut sums).zip(&means) {
+            *sum += (f64::from(v) - mean) * (f64::from(v) - mean);
         }
-        let pixels = (tubelet.len() / channels) as f64;
-        let values = || tubelet[channel..].iter().step_by(channels).map(|&v| f64::from(v));
-        let mean = values().sum::<f64>() / pixels;
-        let variance = values().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (pixels - 1.0);
-        let scale = 1.0 / (variance.sqrt() + 1e-6);
-        for v in tubelet[channel..].iter_mut().step_by(channels) {
+    }
+    let scale = |sum: &f64| 1.0 / ((sum / (pixels - 1.0)).sqrt() + 1e-6);
+    let scales: Vec<f64> = gather(&sums).iter().map(scale).collect();
+    for chunk in tubelet.chunks_mut(lanes) {
+        for ((v, &mean), &scale) in chunk.iter_mut().zip(&means).zip(&scales) {
             *v = ((f64::from(*v) - mean) * scale) as f32;
         }
     }

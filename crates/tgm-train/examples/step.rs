@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use tgm_mae::MaeConfig;
 use tgm_ops::{Compute, Keep, Precision};
+use tgm_train::environment::peak_memory_mib;
 use tgm_train::synthetic::SyntheticStep;
 
 #[global_allocator]
@@ -45,15 +46,7 @@ fn main() -> Result<()> {
     let speed = clips as f64 / seconds[STEPS / 2];
     println!(
         "{{\"clips_per_second\": {speed:.3}, \"seconds\": {seconds:.3?}, \"peak_mb\": {:.0}, \"losses\": {losses:.5?}}}",
-        peak_mb()
+        peak_memory_mib().unwrap_or(f64::NAN)
     );
     Ok(())
-}
-
-/// The largest resident size of this process so far.
-fn peak_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok())
-        .map_or(f64::NAN, |kb| kb / 1024.0)
 }

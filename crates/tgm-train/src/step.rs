@@ -152,8 +152,7 @@ fn texts(micro: &MicroBatch) -> Result<&Tensor> {
 impl Losses {
     fn add(&mut self, out: &Reconstruction, share: f64) -> Result<()> {
         self.mae += share * f64::from(out.loss.to_scalar::<f32>()?);
-        let centred = out.target.broadcast_sub(&out.target.mean_all()?)?;
-        self.mae_of_mean += share * f64::from(centred.sqr()?.mean_all()?.to_scalar::<f32>()?);
+        self.mae_of_mean += share * tgm_ops::variance(&out.target)?;
         Ok(())
     }
 

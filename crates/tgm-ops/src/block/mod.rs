@@ -24,7 +24,7 @@ use candle_core::{
 use crate::cpu::{View, slice, tensor};
 use crate::precision::{Compute, Keep, Precision};
 use crate::product::finish::{Accumulate, Activate, ActivateBackward, Activation, AddResidual, Store};
-use crate::product::{Matrix, Out, available, product};
+use crate::product::{Finish, Matrix, Out, available, product};
 use crate::simd::{Bf16, Elem};
 use crate::sink;
 use link::{Stash, link};
@@ -57,7 +57,8 @@ pub struct BlockParams {
 
 /// A pre-norm transformer block: `[B, N, D]` to `[B, N, D]`.
 ///
-/// Fused for `f32` on processors with AVX-512; elsewhere composed of this crate's other operations, in f32.
+/// Fused for `f32` on processors with AVX-512 ([`block_is_fused`]); elsewhere composed of this crate's other
+/// operations, in f32. Without a backward pass, the fused one also takes parameters in bfloat16.
 ///
 /// # Errors
 /// When shapes do not fit, or a backward pass is wanted through an activation that has none.
@@ -73,6 +74,11 @@ pub fn block(x: &Tensor, params: &BlockParams, compute: Compute) -> Result<Tenso
         Precision::F32 => apply::<f32>(x, params, sizes, compute.keep),
         Precision::Bf16 => apply::<Bf16>(x, params, sizes, compute.keep),
     }
+}
+
+/// Whether [`block`] has a fused path on this device and processor.
+pub fn block_is_fused(device: &Device) -> bool {
+    matches!(device, Device::Cpu) && available::<f32>()
 }
 
 fn composed(x: &Tensor, params: &BlockParams, compute: Compute) -> Result<Tensor> {
@@ -100,6 +106,23 @@ impl BlockParams {
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let pairs = [&self.norm1, &self.proj, &self.norm2, &self.fc1, &self.fc2];
         pairs.into_iter().flatten().chain([&self.qkv]).chain(&self.qkv_bias)
+    }
+
+    /// Biases and norms in f32; matrices as they are.
+    fn vectors_in_f32(&self) -> Result<Self> {
+        let wide = |t: &Tensor| t.to_dtype(DType::F32);
+        let norm = |[w, b]: &[Tensor; 2]| Ok::<_, candle_core::Error>([wide(w)?, wide(b)?]);
+        let layer = |[w, b]: &[Tensor; 2]| Ok::<_, candle_core::Error>([w.clone(), wide(b)?]);
+        Ok(Self {
+            norm1: norm(&self.norm1)?,
+            qkv: self.qkv.clone(),
+            qkv_bias: self.qkv_bias.as_ref().map(wide).transpose()?,
+            proj: layer(&self.proj)?,
+            norm2: norm(&self.norm2)?,
+            fc1: layer(&self.fc1)?,
+            fc2: layer(&self.fc2)?,
+            ..*self
+        })
     }
 
     fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
@@ -152,13 +175,19 @@ impl Sizes {
 }
 
 fn apply<E: Elem>(x: &Tensor, params: &BlockParams, sizes: Sizes, keep: Keep) -> Result<Tensor> {
-    let contiguous = params.tensors().all(|p| p.is_contiguous() && p.dtype() == DType::F32);
-    if !contiguous {
-        bail!("block: parameters must be contiguous f32 tensors");
+    let inference = keep == Keep::Nothing;
+    for p in params.tensors() {
+        if !p.is_contiguous() || !(p.dtype() == DType::F32 || inference && p.dtype() == DType::BF16) {
+            bail!(
+                "block: a parameter {:?} of type {:?} where contiguous f32 is wanted",
+                p.shape(),
+                p.dtype()
+            );
+        }
     }
     let x = x.contiguous()?;
-    if keep == Keep::Nothing {
-        return x.detach().apply_op1_no_bwd(&Block::<E>::new(params, sizes, keep));
+    if inference {
+        return x.detach().apply_op1_no_bwd(&Block::<E>::new(&params.vectors_in_f32()?, sizes, keep));
     }
     let op = Block::<E>::new(params, sizes, keep);
     let link = link(params.tensors(), &op.stash)?;
@@ -216,6 +245,19 @@ fn both<'a>([a, b]: &'a [View<'_>; 2]) -> Result<[&'a [f32]; 2]> {
     Ok([a.as_slice()?, b.as_slice()?])
 }
 
+/// `a wᵀ` for a weight `[lanes, depth]` in f32 or bfloat16.
+fn times<E: Elem, F: Finish>(a: Matrix<'_, E>, weight: &Tensor, view: &View<'_>, finish: &F) -> Result<()> {
+    let (lanes, depth) = weight.dims2()?;
+    match weight.dtype() {
+        DType::BF16 => {
+            let weight = Bf16::slice(view.as_slice()?);
+            product::<E, _, _, _>(a, Matrix::rows(weight, lanes, depth, depth), finish);
+        }
+        _ => product::<E, _, _, _>(a, Matrix::rows(view.as_slice::<f32>()?, lanes, depth, depth), finish),
+    }
+    Ok(())
+}
+
 impl<E: Elem> Block<E> {
     fn new(params: &BlockParams, sizes: Sizes, keep: Keep) -> Self {
         Self { params: params.clone(), sizes, keep, saved: Mutex::new(None), stash: Stash::default() }
@@ -224,53 +266,39 @@ impl<E: Elem> Block<E> {
     /// The block's output, and, if `keep`, what the backward pass needs.
     fn forward(&self, x: &[f32], keep: bool) -> Result<(Vec<f32>, Option<Saved<E>>)> {
         let Sizes { dim, mlp, .. } = self.sizes;
-        let rows = self.sizes.rows();
-        let views = Views::new(&self.params);
+        let (rows, params) = (self.sizes.rows(), &self.params);
+        let views = Views::new(params);
         let [weight, bias] = both(&views.norm1)?;
-        let (normed, norm1) = layer_norm::<E>(x, weight, bias, self.params.eps);
+        let (normed, norm1) = layer_norm::<E>(x, weight, bias, params.eps);
         let mut qkv = vec![E::default(); rows * 3 * dim];
         let bias = views.qkv_bias.as_ref().map(|b| b.as_slice()).transpose()?;
         let finish = Store { out: Out::new(&mut qkv), stride: 3 * dim, bias };
-        let weight = Matrix::rows(views.qkv.as_slice::<f32>()?, 3 * dim, dim, dim);
-        product::<E, _, _, _>(Matrix::rows(&normed, rows, dim, dim), weight, &finish);
+        times(Matrix::rows(&normed, rows, dim, dim), &params.qkv, &views.qkv, &finish)?;
         drop(normed);
         let (attended, log_sums) = attention::forward(&qkv, &self.sizes);
 
         let mut middle = vec![0f32; rows * dim];
-        let [weight, bias] = both(&views.proj)?;
+        let bias = views.proj[1].as_slice()?;
         let finish = AddResidual { out: Out::new(&mut middle), stride: dim, bias, residual: x };
-        product::<E, _, _, _>(
-            Matrix::rows(&attended, rows, dim, dim),
-            Matrix::rows(weight, dim, dim, dim),
-            &finish,
-        );
+        times(Matrix::rows(&attended, rows, dim, dim), &params.proj[0], &views.proj[0], &finish)?;
 
         let [weight, bias] = both(&views.norm2)?;
-        let (normed, norm2) = layer_norm::<E>(&middle, weight, bias, self.params.eps);
+        let (normed, norm2) = layer_norm::<E>(&middle, weight, bias, params.eps);
         let mut hidden = vec![E::default(); if keep { rows * mlp } else { 0 }];
         let mut activated = vec![E::default(); rows * mlp];
-        let [weight, bias] = both(&views.fc1)?;
         let finish = Activate {
             hidden: keep.then(|| Out::new(&mut hidden)),
             activated: Out::new(&mut activated),
             stride: mlp,
-            bias,
-            activation: self.params.activation,
+            bias: views.fc1[1].as_slice()?,
+            activation: params.activation,
         };
-        product::<E, _, _, _>(
-            Matrix::rows(&normed, rows, dim, dim),
-            Matrix::rows(weight, mlp, dim, dim),
-            &finish,
-        );
+        times(Matrix::rows(&normed, rows, dim, dim), &params.fc1[0], &views.fc1[0], &finish)?;
         drop(normed);
         let mut out = vec![0f32; rows * dim];
-        let [weight, bias] = both(&views.fc2)?;
+        let bias = views.fc2[1].as_slice()?;
         let finish = AddResidual { out: Out::new(&mut out), stride: dim, bias, residual: &middle };
-        product::<E, _, _, _>(
-            Matrix::rows(&activated, rows, mlp, mlp),
-            Matrix::rows(weight, dim, mlp, mlp),
-            &finish,
-        );
+        times(Matrix::rows(&activated, rows, mlp, mlp), &params.fc2[0], &views.fc2[0], &finish)?;
         let saved = keep.then_some(Saved { norm1, qkv, log_sums, attended, middle, norm2, hidden });
         Ok((out, saved))
     }

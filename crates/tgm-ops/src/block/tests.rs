@@ -185,3 +185,17 @@ fn parameters_that_do_not_fit_are_named_by_their_shapes() {
     let message = block(case.x(), &case.params, Compute::default()).unwrap_err().to_string();
     assert!(message.contains("[1, 9, 24]") && message.contains("5 heads"), "{message}");
 }
+
+#[test]
+fn inference_takes_weights_in_bfloat16() {
+    let case = Case::new([2, 33, 24], 3, 40);
+    let narrow = case.params.map(|t| t.to_dtype(DType::BF16).unwrap());
+    let wide = narrow.map(|t| t.to_dtype(DType::F32).unwrap());
+    for precision in [Precision::F32, Precision::Bf16] {
+        let compute = Compute::inference(precision);
+        let (got, want) =
+            (block(case.x(), &narrow, compute).unwrap(), block(case.x(), &wide, compute).unwrap());
+        assert_eq!(values(&got), values(&want));
+    }
+    assert!(block(case.x(), &narrow, Compute::default()).is_err());
+}

@@ -274,6 +274,9 @@ fn finish(args: &Args, run: RunDir, outcome: Outcome, rows: Vec<Row>) -> Result<
     println!("after {} steps{skipped}", outcome.steps);
     print_table(&rows);
     println!("checkpoint  {}", outcome.checkpoint.display());
+    if let Some(mib) = crate::environment::peak_memory_mib() {
+        println!("memory      {mib:.0} MiB at its peak");
+    }
     if !outcome.pictures.is_empty() {
         println!("pictures    {} (rows: clip, visible, reconstruction)", run.pictures().display());
     }

@@ -12,7 +12,7 @@ use candle_core::Device;
 use tgm_contrastive::ContrastiveHead;
 use tgm_data::loader::Subset;
 use tgm_mae::{MaeConfig, VideoMae};
-use tgm_ops::{AdamW, AdamWConfig, Params};
+use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, Precision};
 use tgm_random::Streams;
 
 use self::clock::{Average, Clock};
@@ -162,12 +162,17 @@ impl Trainer {
         let (plan, config) = (&self.plan, &self.config);
         let [slots, rows, cols] = plan.model.grid();
         let joint = if config.contrastive.enabled { "with" } else { "without" };
+        let compute = config.train.compute();
+        let visible = ((1.0 - config.masking.ratio()) * plan.model.tokens() as f64).round() as usize;
+        let memory = plan.model.memory(self.params.count(), plan.micro_batch, visible, compute);
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         format!(
             "model     {:.1} M parameters, {slots}×{rows}×{cols} tubelets of {} values\n\
              masking   {} at ratio {}, {joint} contrastive loss\n\
              data      {} clips\n\
              batch     {} = {} micro-batches of {}\n\
              schedule  {} steps ({:.1} epochs), warm-up {}, lr {:.2e} (= base {:.2e} × {} / 256)\n\
+             memory    about {:.0} MiB: {:.0} for parameters and their state, {:.0} for activations in {}{}\n\
              machine   {:.0} GFLOP/s in matrix products\n\
              run       {}, from step {}",
             self.params.count() as f64 / 1e6,
@@ -184,6 +189,14 @@ impl Trainer {
             plan.lr.0,
             config.schedule.base_lr,
             config.train.batch,
+            mib(memory.total()),
+            mib(memory.parameters),
+            mib(memory.activations),
+            match compute.precision.or_f32() {
+                Precision::F32 => "f32",
+                Precision::Bf16 => "bf16",
+            },
+            if config.train.recompute { ", recomputed" } else { "" },
             self.peak_flops / 1e9,
             self.run.path().display(),
             self.position.step,

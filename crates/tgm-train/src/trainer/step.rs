@@ -50,7 +50,8 @@ impl Trainer {
         loader: &TrainLoader,
         watch: &Watch,
     ) -> Result<(Metrics, Losses)> {
-        let mut grads = Gradients::zeros(&self.params);
+        let mut grads = self.gradients.take().unwrap_or_else(|| Gradients::zeros(&self.params));
+        grads.clear();
         let losses = self.joint.gradient(&self.params, &batch.micro, &mut grads)?;
         fault::inject(self.position.step, &mut grads)?;
         let norm = grads.norm();
@@ -63,6 +64,7 @@ impl Trainer {
         } else {
             self.skip(batch, &losses, &grads, watch)?;
         }
+        self.gradients = Some(grads);
         self.position.step += 1;
         let lap = clock.lap(self.config.train.batch, loader);
         let contrastive = losses.contrastive;

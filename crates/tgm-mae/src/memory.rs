@@ -1,0 +1,96 @@
+//! How much memory a training step will take.
+
+use tgm_ops::{Compute, Keep, Precision};
+
+use crate::{MaeConfig, TransformerConfig};
+
+/// Bytes of `f32` and of a stored activation.
+const F32: usize = 4;
+
+/// The memory of a training step in bytes, by what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Weights, their gradients and AdamW's two moments, all f32.
+    pub parameters: usize,
+    /// What the forward pass keeps for the backward pass, clips and predictions included, and what the backward pass of one
+    /// block needs beside it.
+    pub activations: usize,
+}
+
+impl MemoryEstimate {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.parameters + self.activations
+    }
+}
+
+impl MaeConfig {
+    /// Estimates a step with `clips` clips at once, `visible` tubelets of each of which the encoder sees, and `parameters`
+    /// numbers to learn.
+    pub fn memory(
+        &self,
+        parameters: usize,
+        clips: usize,
+        visible: usize,
+        compute: Compute,
+    ) -> MemoryEstimate {
+        let (tokens, hidden) = (self.tokens(), self.tokens().saturating_sub(visible));
+        let stacks = [(&self.encoder, clips * visible), (&self.decoder, clips * tokens)];
+        let kept: usize = stacks.iter().map(|(stack, rows)| rows * stack.depth * kept(stack, compute)).sum();
+        let working = stacks.iter().map(|(stack, rows)| rows * working(stack, compute)).max().unwrap_or(0);
+        // All tubelets and the visible ones; hidden ones as targets, predictions, and their gradients.
+        let pixels = clips * (tokens + visible + 3 * hidden) * self.tubelet_len() * F32;
+        MemoryEstimate { parameters: 4 * F32 * parameters, activations: kept + working + pixels }
+    }
+}
+
+fn element(compute: Compute) -> usize {
+    match compute.precision.or_f32() {
+        Precision::F32 => F32,
+        Precision::Bf16 => 2,
+    }
+}
+
+/// Bytes per token that a block keeps: its input and, unless they are computed again, its activations.
+fn kept(stack: &TransformerConfig, compute: Compute) -> usize {
+    let input = stack.dim * F32;
+    match compute.keep {
+        Keep::Activations => input + activations(stack, compute),
+        Keep::Inputs => input,
+        Keep::Nothing => 0,
+    }
+}
+
+/// Queries, keys, values and attended values; the MLP's hidden layer; the sum between them.
+fn activations(stack: &TransformerConfig, compute: Compute) -> usize {
+    (4 * stack.dim + stack.mlp) * element(compute) + stack.dim * F32
+}
+
+/// Bytes per token that the backward pass of one block takes for itself.
+fn working(stack: &TransformerConfig, compute: Compute) -> usize {
+    let again = if compute.keep == Keep::Inputs { activations(stack, compute) } else { 0 };
+    let gradients = (2 * stack.mlp + 2 * stack.dim) * element(compute) + 2 * stack.dim * F32;
+    again + gradients
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recomputation_takes_less_and_bfloat16_less_than_f32() {
+        let estimate = |precision, keep| {
+            MaeConfig::base().memory(94_000_000, 4, 160, Compute { precision, keep }).activations
+        };
+        let full = estimate(Precision::F32, Keep::Activations);
+        assert!(estimate(Precision::F32, Keep::Inputs) < full / 2);
+        assert!(estimate(Precision::Bf16, Keep::Activations) <= full);
+    }
+
+    #[test]
+    fn the_estimate_grows_with_the_batch() {
+        let estimate = |clips| MaeConfig::small().memory(24_000_000, clips, 160, Compute::default());
+        assert_eq!(estimate(8).activations, 2 * estimate(4).activations);
+        assert_eq!(estimate(8).parameters, 384_000_000);
+    }
+}
