@@ -41,6 +41,7 @@
 mod adamw;
 mod attention;
 mod block;
+mod buffer;
 pub mod composed;
 mod cpu;
 mod gather;
@@ -61,6 +62,7 @@ mod target;
 pub use adamw::{AdamW, AdamWConfig, AdamWError, Gradients};
 pub use attention::attention;
 pub use block::{BlockParams, block, block_is_fused};
+pub use buffer::release_buffers;
 pub use gather::gather_tokens;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;

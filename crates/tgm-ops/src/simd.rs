@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use crate::buffer::Pool;
+
 /// The vector instructions that loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -49,7 +51,7 @@ macro_rules! multiversion {
     ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$($g:ident: $bound:path),+>)? ($($arg:ident: $ty:ty),* $(,)?)
         $(-> $ret:ty)? = $body:ident;) => {
         $(#[$doc])*
-        #[allow(unsafe_code, clippy::too_many_arguments)]
+        #[allow(unsafe_code, clippy::too_many_arguments, clippy::undocumented_unsafe_blocks)]
         $vis fn $name $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
@@ -62,12 +64,14 @@ macro_rules! multiversion {
                     $body::<true $(, $($g),+)?>($($arg),*)
                 }
                 match $crate::simd::level() {
-                    // SAFETY: `level` found these features on this processor.
                     $crate::simd::Level::Avx512 | $crate::simd::Level::Avx512Bf16 => {
+                        // SAFETY: `level` found these features on this processor.
                         return unsafe { avx512 $(::<$($g),+>)? ($($arg),*) };
                     }
-                    // SAFETY: as above.
-                    $crate::simd::Level::Avx2 => return unsafe { avx2 $(::<$($g),+>)? ($($arg),*) },
+                    $crate::simd::Level::Avx2 => {
+                        // SAFETY: as above.
+                        return unsafe { avx2 $(::<$($g),+>)? ($($arg),*) };
+                    }
                     $crate::simd::Level::Portable => {}
                 }
             }
@@ -112,7 +116,7 @@ pub(crate) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
     let bell = exp::<FMA>(-0.5 * x * x);
     let t = 1.0 / mul_add::<FMA>(0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2, x.abs(), 1.0);
     let mut p = 0.530_702_7;
-    for c in [-0.726_576, 0.710_706_87, -0.142_248_37, 0.127_414_8] {
+    for c in [-0.726_576, 0.710_706_9, -0.142_248_37, 0.127_414_8] {
         p = mul_add::<FMA>(p, t, c);
     }
     let tail = p * t * bell;
@@ -126,6 +130,8 @@ pub(crate) trait Elem: Copy + Default + Send + Sync + 'static {
     const GROUP: usize;
     /// The instructions that its matrix product needs.
     const LEVEL: Level;
+    /// Where freed activations of this type wait for their next use.
+    fn pool() -> &'static Pool<Self>;
     /// As f32.
     fn get(self) -> f32;
     /// The nearest number of this type.
@@ -139,6 +145,11 @@ pub(crate) trait Elem: Copy + Default + Send + Sync + 'static {
 impl Elem for f32 {
     const GROUP: usize = 1;
     const LEVEL: Level = Level::Avx512;
+
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<f32> = Pool::new();
+        &POOL
+    }
 
     #[inline(always)]
     fn get(self) -> f32 {
@@ -177,6 +188,11 @@ impl Bf16 {
 impl Elem for Bf16 {
     const GROUP: usize = 2;
     const LEVEL: Level = Level::Avx512Bf16;
+
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<Bf16> = Pool::new();
+        &POOL
+    }
 
     #[inline(always)]
     fn get(self) -> f32 {

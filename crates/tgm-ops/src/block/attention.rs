@@ -8,6 +8,7 @@
 use rayon::prelude::*;
 
 use super::Sizes;
+use crate::buffer::Buffer;
 use crate::product::pack::pack;
 use crate::product::tile::{COLS, Lhs, ROWS, Tile, multiply};
 use crate::product::{Matrix, Out, Scratch, with_scratch};
@@ -93,8 +94,8 @@ fn against<E: Elem>(lhs: &Lhs<'_>, panels: &[u32], groups: usize, mut f: impl Fn
 
 /// Attention of all samples and heads: `[B, N, 3 D]` to `[B, N, D]`, and the logarithm of every softmax's sum
 /// `[B, heads, N]`.
-pub(super) fn forward<E: Elem>(qkv: &[E], sizes: &Sizes) -> (Vec<E>, Vec<f32>) {
-    let mut out = vec![E::default(); qkv.len() / 3];
+pub(super) fn forward<E: Elem>(qkv: &[E], sizes: &Sizes) -> (Buffer<E>, Vec<f32>) {
+    let mut out = Buffer::<E>::new(qkv.len() / 3);
     let mut log_sums = vec![0f32; sizes.batch * sizes.heads * sizes.tokens];
     let shared = Out::new(&mut out);
     log_sums.par_chunks_mut(sizes.tokens).enumerate().for_each(|(index, log_sums)| {
@@ -195,8 +196,14 @@ fn softmax_strip<const FMA: bool, E: Elem>(scores: &[f32], weights: &mut [E], sc
 }
 
 /// The gradient of the packed tensor, from attention's output, its gradient, and the logarithms of the sums.
-pub(super) fn backward<E: Elem>(qkv: &[E], out: &[E], dout: &[E], log_sums: &[f32], sizes: &Sizes) -> Vec<E> {
-    let mut dqkv = vec![E::default(); qkv.len()];
+pub(super) fn backward<E: Elem>(
+    qkv: &[E],
+    out: &[E],
+    dout: &[E],
+    log_sums: &[f32],
+    sizes: &Sizes,
+) -> Buffer<E> {
+    let mut dqkv = Buffer::<E>::new(qkv.len());
     let shared = Out::new(&mut dqkv);
     log_sums.par_chunks(sizes.tokens).enumerate().for_each(|(index, log_sums)| {
         let head = Head::new(qkv, sizes, index);

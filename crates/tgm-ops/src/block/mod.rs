@@ -21,6 +21,7 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
 };
 
+use crate::buffer::Buffer;
 use crate::cpu::{View, slice, tensor};
 use crate::precision::{Compute, Keep, Precision};
 use crate::product::finish::{Accumulate, Activate, ActivateBackward, Activation, AddResidual, Store};
@@ -195,19 +196,19 @@ fn apply<E: Elem>(x: &Tensor, params: &BlockParams, sizes: Sizes, keep: Keep) ->
 }
 
 /// What the forward pass leaves for the backward pass.
-struct Saved<E> {
+struct Saved<E: Elem> {
     norm1: Vec<Stats>,
-    qkv: Vec<E>,
+    qkv: Buffer<E>,
     log_sums: Vec<f32>,
-    attended: Vec<E>,
+    attended: Buffer<E>,
     /// The sum between attention and MLP.
-    middle: Vec<f32>,
+    middle: Buffer<f32>,
     norm2: Vec<Stats>,
     /// What the activation was given.
-    hidden: Vec<E>,
+    hidden: Buffer<E>,
 }
 
-struct Block<E> {
+struct Block<E: Elem> {
     params: BlockParams,
     sizes: Sizes,
     keep: Keep,
@@ -270,22 +271,22 @@ impl<E: Elem> Block<E> {
         let views = Views::new(params);
         let [weight, bias] = both(&views.norm1)?;
         let (normed, norm1) = layer_norm::<E>(x, weight, bias, params.eps);
-        let mut qkv = vec![E::default(); rows * 3 * dim];
+        let mut qkv = Buffer::<E>::new(rows * 3 * dim);
         let bias = views.qkv_bias.as_ref().map(|b| b.as_slice()).transpose()?;
         let finish = Store { out: Out::new(&mut qkv), stride: 3 * dim, bias };
         times(Matrix::rows(&normed, rows, dim, dim), &params.qkv, &views.qkv, &finish)?;
         drop(normed);
         let (attended, log_sums) = attention::forward(&qkv, &self.sizes);
 
-        let mut middle = vec![0f32; rows * dim];
+        let mut middle = Buffer::<f32>::new(rows * dim);
         let bias = views.proj[1].as_slice()?;
         let finish = AddResidual { out: Out::new(&mut middle), stride: dim, bias, residual: x };
         times(Matrix::rows(&attended, rows, dim, dim), &params.proj[0], &views.proj[0], &finish)?;
 
         let [weight, bias] = both(&views.norm2)?;
         let (normed, norm2) = layer_norm::<E>(&middle, weight, bias, params.eps);
-        let mut hidden = vec![E::default(); if keep { rows * mlp } else { 0 }];
-        let mut activated = vec![E::default(); rows * mlp];
+        let mut hidden = Buffer::<E>::new(if keep { rows * mlp } else { 0 });
+        let mut activated = Buffer::<E>::new(rows * mlp);
         let finish = Activate {
             hidden: keep.then(|| Out::new(&mut hidden)),
             activated: Out::new(&mut activated),
@@ -320,8 +321,8 @@ impl<E: Elem> Block<E> {
         // The MLP: out = middle + fc2(activation(fc1(norm2(middle)))).
         let dy = convert::<E>(dout);
         let dfc2_bias = column_sums(&dy, dim);
-        let mut dhidden = vec![E::default(); rows * mlp];
-        let mut activated = vec![E::default(); rows * mlp];
+        let mut dhidden = Buffer::<E>::new(rows * mlp);
+        let mut activated = Buffer::<E>::new(rows * mlp);
         {
             let (dhidden, activated) = (Out::new(&mut dhidden), Out::new(&mut activated));
             let finish = ActivateBackward { hidden: &saved.hidden, dhidden, activated, stride: mlp };

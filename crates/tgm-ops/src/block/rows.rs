@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::buffer::Buffer;
 use crate::cpu::{rows_per_task, sum_blocks};
 use crate::simd::{Elem, mul_add, multiversion};
 
@@ -28,9 +29,14 @@ fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
 }
 
 /// Layer norm of rows of `weight.len()` numbers, and each row's statistics.
-pub(super) fn layer_norm<E: Elem>(x: &[f32], weight: &[f32], bias: &[f32], eps: f64) -> (Vec<E>, Vec<Stats>) {
+pub(super) fn layer_norm<E: Elem>(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f64,
+) -> (Buffer<E>, Vec<Stats>) {
     let dim = weight.len();
-    let mut out = vec![E::default(); x.len()];
+    let mut out = Buffer::<E>::new(x.len());
     let mut stats = vec![[0f32; 2]; x.len() / dim];
     let rows = rows_per_task(dim);
     (out.par_chunks_mut(rows * dim), x.par_chunks(rows * dim), stats.par_chunks_mut(rows))
@@ -78,9 +84,9 @@ fn normalise_row<const FMA: bool, E: Elem>(
 }
 
 /// The layer norm's output again, from its input and statistics: the same bits as the first time.
-pub(super) fn normalise<E: Elem>(x: &[f32], stats: &[Stats], weight: &[f32], bias: &[f32]) -> Vec<E> {
+pub(super) fn normalise<E: Elem>(x: &[f32], stats: &[Stats], weight: &[f32], bias: &[f32]) -> Buffer<E> {
     let dim = weight.len();
-    let mut out = vec![E::default(); x.len()];
+    let mut out = Buffer::<E>::new(x.len());
     let rows = rows_per_task(dim);
     (out.par_chunks_mut(rows * dim), x.par_chunks(rows * dim), stats.par_chunks(rows))
         .into_par_iter()
@@ -107,11 +113,11 @@ fn normalise_rows_body<const FMA: bool, E: Elem>(
 }
 
 /// What the backward pass of a layer norm inside a residual branch gives.
-pub(super) struct NormGrads<E> {
+pub(super) struct NormGrads<E: Elem> {
     /// Gradient of the input: that of the residual plus that through the norm.
     pub(super) dx: Vec<f32>,
     /// The same as the next product reads it.
-    pub(super) narrow: Vec<E>,
+    pub(super) narrow: Buffer<E>,
     pub(super) dweight: Vec<f32>,
     pub(super) dbias: Vec<f32>,
 }
@@ -129,7 +135,7 @@ pub(super) fn layer_norm_backward<E: Elem>(
     let rows = rows_per_task(dim);
     let task = rows * dim;
     let mut dx = vec![0f32; x.len()];
-    let mut narrow = vec![E::default(); x.len()];
+    let mut narrow = Buffer::<E>::new(x.len());
     let inputs =
         (x.par_chunks(task), stats.par_chunks(rows), dnorm.par_chunks(task), residual.par_chunks(task));
     let shares: Vec<Vec<f32>> = (dx.par_chunks_mut(task), narrow.par_chunks_mut(task))
@@ -186,8 +192,8 @@ fn norm_backward_body<const FMA: bool, E: Elem>(
 }
 
 /// Numbers in the element type of products.
-pub(crate) fn convert<E: Elem>(x: &[f32]) -> Vec<E> {
-    let mut out = vec![E::default(); x.len()];
+pub(crate) fn convert<E: Elem>(x: &[f32]) -> Buffer<E> {
+    let mut out = Buffer::<E>::new(x.len());
     let task = crate::cpu::TASK;
     out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| convert_part(out, x));
     out

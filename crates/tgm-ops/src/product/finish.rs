@@ -25,13 +25,24 @@ pub(crate) trait Finish: Sync {
     fn finish(&self, at: &Place, tile: &Tile);
 }
 
-/// Calls `f` with every row of the tile: its index in the product and its sums.
-#[inline(always)]
-fn each_row(at: &Place, tile: &Tile, mut f: impl FnMut(usize, &[f32])) {
-    for (r, sums) in tile.0.iter().enumerate().take(at.rows.min(ROWS)) {
-        // The usual case with a constant length, so that its loops need no remainder.
-        if at.cols == COLS { f(at.row + r, &sums[..COLS]) } else { f(at.row + r, &sums[..at.cols]) }
-    }
+/// Runs the body for every row of the tile, with its index in the product and its sums.
+///
+/// A macro and no function with a closure: a closure need not be inlined, and would then be compiled for the portable
+/// level, where `mul_add` is a library call.
+macro_rules! each_row {
+    ($at:expr, $tile:expr, |$row:ident, $sums:ident| $body:block) => {
+        for (r, line) in $tile.0.iter().enumerate().take($at.rows.min(ROWS)) {
+            let $row = $at.row + r;
+            // The usual case with a constant length, so that its loops need no remainder.
+            if $at.cols == COLS {
+                let $sums = &line[..COLS];
+                $body
+            } else {
+                let $sums = &line[..$at.cols];
+                $body
+            }
+        }
+    };
 }
 
 /// Writes the product, plus a bias if there is one.
@@ -45,7 +56,7 @@ impl<T: Elem> Finish for Store<'_, T> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
         debug_assert_eq!(at.block, 0);
-        each_row(at, tile, |row, sums| {
+        each_row!(at, tile, |row, sums| {
             // SAFETY: rows and columns of different tiles are different.
             let out = unsafe { self.out.part(row * self.stride + at.col, sums.len()) };
             match self.bias {
@@ -76,7 +87,7 @@ impl Finish for AddResidual<'_> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
         debug_assert_eq!(at.block, 0);
-        each_row(at, tile, |row, sums| {
+        each_row!(at, tile, |row, sums| {
             let start = row * self.stride + at.col;
             // SAFETY: rows and columns of different tiles are different.
             let out = unsafe { self.out.part(start, sums.len()) };
@@ -100,7 +111,7 @@ impl Finish for Accumulate<'_> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
         let add = self.add || at.block > 0;
-        each_row(at, tile, |row, sums| {
+        each_row!(at, tile, |row, sums| {
             // SAFETY: rows and columns of different tiles are different, and blocks of one tile come one after the other.
             let out = unsafe { self.out.part(row * self.stride + at.col, sums.len()) };
             if add {
@@ -152,7 +163,7 @@ impl<E: Elem> Finish for Activate<'_, E> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
         debug_assert_eq!(at.block, 0);
-        each_row(at, tile, |row, sums| {
+        each_row!(at, tile, |row, sums| {
             let start = row * self.stride + at.col;
             let bias = &self.bias[at.col..at.col + sums.len()];
             if let Some(hidden) = &self.hidden {
@@ -198,7 +209,7 @@ impl<E: Elem> Finish for ActivateBackward<'_, E> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
         debug_assert_eq!(at.block, 0);
-        each_row(at, tile, |row, sums| {
+        each_row!(at, tile, |row, sums| {
             let start = row * self.stride + at.col;
             let hidden = &self.hidden[start..start + sums.len()];
             // SAFETY: rows and columns of different tiles are different, in two outputs.

@@ -102,11 +102,12 @@ pub(crate) fn emulated<E: Elem>(groups: usize, lhs: &Lhs<'_>, rhs: &[u32], strid
 macro_rules! avx512 {
     ($name:ident, $features:literal, |$sum:ident, $a:ident, $b:ident| $dot:expr) => {
         #[target_feature(enable = $features)]
+        #[allow(clippy::undocumented_unsafe_blocks, reason = "the comment is in the macro")]
         unsafe fn $name(groups: usize, lhs: &Lhs<'_>, rhs: *const u32, stride: usize, tile: &mut Tile) {
             use std::arch::x86_64::*;
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
             // Four pointers, three rows each: few enough to stay in registers.
-            // SAFETY (whole loop): the caller checked that `groups` groups of both matrices exist.
+            // SAFETY: the caller checked that `groups` groups of both matrices exist.
             unsafe {
                 let mut lhs_at = [0, 1, 2, 3].map(|q| lhs.start.add(3 * q * lhs.row));
                 let mut rhs_at = rhs;
