@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use tgm_clip::{ClipModel, ModelSource, PatchFeatures};
 use tgm_contrastive::{ContrastiveConfig, ContrastiveHead};
 use tgm_mae::{Checkpoint, TokenSplit, VideoMae, tubelets_from_pixels};
-use tgm_ops::{AdamW, AdamWConfig, Gradients, Params};
+use tgm_ops::{AdamW, AdamWConfig, Compute, Gradients, Params, Precision};
 use tgm_random::Streams;
 
 use super::turns::{Kind, Spec};
@@ -63,7 +63,8 @@ fn step(spec: &Spec) -> Result<Work> {
     let checkpoint = Checkpoint::open(Path::new(&spec.model), None)?;
     let input = StoredTensors::read(Path::new(&spec.input))?;
     let mut params = Params::new(Streams::new(0), &Device::Cpu);
-    let mae = VideoMae::new(&checkpoint.config, &mut params)?;
+    let compute = Compute { precision: precision(spec)?, ..Compute::default() };
+    let mae = VideoMae::new(&checkpoint.config, &mut params)?.with_compute(compute);
     checkpoint.fill(&params)?;
     let tubelets = tubelets_from_pixels(&checkpoint.config, input.get("pixel_values")?)?;
     let split: TokenSplit = input.split(checkpoint.config.tokens())?;
@@ -85,8 +86,9 @@ fn step(spec: &Spec) -> Result<Work> {
     }];
     let joint = Joint { mae, contrastive };
     let mut adamw = AdamW::new(&params, AdamWConfig::default());
+    let mut grads = Gradients::zeros(&params);
     Ok(Box::new(move || {
-        let mut grads = Gradients::zeros(&params);
+        grads.clear();
         let losses = joint.gradient(&params, &batch, &mut grads)?;
         grads.norm();
         adamw.step(&params, &grads, 1e-4, 1.0)?;
@@ -103,22 +105,29 @@ fn set(params: &Params, name: &str, value: &Tensor) -> Result<()> {
 fn features(spec: &Spec) -> Result<Work> {
     let checkpoint = Checkpoint::open(Path::new(&spec.model), None)?;
     let input = StoredTensors::read(Path::new(&spec.input))?;
-    let encoder = model_io::encoder(&checkpoint)?;
+    let encoder = model_io::encoder(&checkpoint)?.with_compute(Compute::inference(precision(spec)?));
     let tubelets = tubelets_from_pixels(&checkpoint.config, input.get("pixel_values")?)?;
     Ok(Box::new(move || root_mean_square(&encoder.forward_all(&tubelets)?.detach().mean(1)?)))
 }
 
 /// CLIP's projected patch features.
 fn score(spec: &Spec) -> Result<Work> {
-    let dtype = match spec.precision.as_str() {
-        "f32" => DType::F32,
-        "bf16" => DType::BF16,
-        other => bail!("precision {other:?} is neither f32 nor bf16"),
+    let dtype = match precision(spec)? {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
     };
     let clip =
         ClipModel::load_with_dtype(&ModelSource::Folder(spec.model.clone().into()), &Device::Cpu, dtype)?;
     let pixels = StoredTensors::read(Path::new(&spec.input))?.get("pixel_values")?.clone();
     Ok(Box::new(move || root_mean_square(&clip.patch_features(&pixels, PatchFeatures::Plain)?)))
+}
+
+fn precision(spec: &Spec) -> Result<Precision> {
+    match spec.precision.as_str() {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        other => bail!("precision {other:?} is neither f32 nor bf16"),
+    }
 }
 
 fn root_mean_square(x: &Tensor) -> Result<f64> {
