@@ -50,26 +50,27 @@ pub fn encode(
     clips: EvalLoader,
     mut sink: impl FnMut(Result<Video>) -> Result<()>,
 ) -> Result<()> {
+    let encoders: Vec<Encoder> = encoders.iter().map(|encoder| encoder.for_inference()).collect();
     let mut waiting: Vec<Vec<Sample>> = Vec::new();
     for views in clips {
         match views {
             Ok(views) if views.is_empty() => {}
             Ok(views) => waiting.push(views),
             Err(error) => {
-                flush(encoders, &mut waiting, &mut sink)?;
+                flush(&encoders, &mut waiting, &mut sink)?;
                 sink(Err(error.into()))?;
             }
         }
         if waiting.iter().map(Vec::len).sum::<usize>() >= BATCH {
-            flush(encoders, &mut waiting, &mut sink)?;
+            flush(&encoders, &mut waiting, &mut sink)?;
         }
     }
-    flush(encoders, &mut waiting, &mut sink)
+    flush(&encoders, &mut waiting, &mut sink)
 }
 
 /// Encodes the videos that wait, and hands them on.
 fn flush(
-    encoders: &[&Encoder],
+    encoders: &[Encoder],
     waiting: &mut Vec<Vec<Sample>>,
     sink: &mut impl FnMut(Result<Video>) -> Result<()>,
 ) -> Result<()> {
