@@ -1,7 +1,7 @@
 //! From videos to feature vectors: the one pass over the data that every protocol shares.
 //!
 //! Each video is decoded once. All encoders that are to be compared (the trained one, a randomly initialised one) see
-//! the same clips of it, and so does the model-free [`baseline`](crate::baseline).
+//! the same clips of it, and so does the model-free [`baseline`].
 
 use candle_core::{Device, Tensor};
 use tgm_data::loader::{EvalLoader, Sample};

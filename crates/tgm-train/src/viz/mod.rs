@@ -1,6 +1,6 @@
 //! What guides the masks, to look at: frames, score maps, motion, the mask of every strategy, and what a model makes of it.
 //!
-//! Each is a strip with one picture for each temporal slot. [`Scene::panels`] draws them, [`write`] puts them into PNG files
+//! Each is a strip with one picture for each temporal slot. [`Scene::panels`] draws them, [`write()`] puts them into PNG files
 //! and one HTML page that needs nothing else.
 
 mod canvas;
