@@ -16,6 +16,7 @@ pub mod environment;
 pub mod evaluation;
 pub mod fault;
 pub mod guidance;
+mod html;
 pub mod localise;
 pub mod metrics;
 pub mod model_io;

@@ -9,6 +9,7 @@ use tgm_video::{Clip, write_png};
 
 use super::data::EvalData;
 use super::outcome::Outcome;
+use crate::html::{escape, png_address};
 
 /// Mistakes that are shown.
 const MISTAKES: usize = 12;
@@ -168,39 +169,12 @@ fn picture(page: &Path, rgb: &[u8], width: u32, height: u32, text: &str) -> Resu
     write_png(&file, rgb, width, height).with_context(|| file.display().to_string())?;
     let bytes = std::fs::read(&file)?;
     std::fs::remove_file(&file)?;
-    Ok(format!("<img alt=\"{text}\" src=\"data:image/png;base64,{}\">", base64(&bytes)))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for letter in 0..4 {
-            let shown = letter <= chunk.len();
-            text.push(if shown { LETTERS[(bits >> (18 - 6 * letter) & 63) as usize] as char } else { '=' });
-        }
-    }
-    text
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    Ok(format!("<img alt=\"{text}\" src=\"{}\">", png_address(&bytes)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 
     #[test]
     fn a_strip_shows_first_and_last_frame_side_by_side() {

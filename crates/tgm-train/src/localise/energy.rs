@@ -42,30 +42,16 @@ pub fn share_under(energy: &[f64], mask: &Mask) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::localise::sample_of;
     use tgm_masking::Grid;
-    use tgm_video::{Clip, CropBox};
+    use tgm_video::Clip;
 
     /// Four frames of 4×4 pixels in 2×2 cells and two slots; one pixel of the last frame is white.
     fn sample() -> Sample {
         let mut bytes = vec![0; 4 * 4 * 4 * 3];
         bytes[(3 * 16 + 2) * 3..][..3].fill(255);
-        Sample {
-            row: 0,
-            path: "a.mp4".into(),
-            epoch: 0,
-            number: 0,
-            view: (0, 0),
-            frames: vec![0, 1, 2, 3],
-            frame_size: (4, 4),
-            crop: CropBox::whole(4, 4),
-            flipped: false,
-            clip: Clip::new(bytes, 4, 4, vec![0.0; 4]).unwrap(),
-            grid: Grid::new(2, 2, 2).unwrap(),
-            tubelets: Vec::new(),
-            motion: None,
-            caption: None,
-            label: None,
-        }
+        let clip = Clip::new(bytes, 4, 4, vec![0.0; 4]).unwrap();
+        sample_of(clip, Grid::new(2, 2, 2).unwrap(), vec![0, 1, 2, 3])
     }
 
     #[test]

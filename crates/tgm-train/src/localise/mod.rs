@@ -14,3 +14,25 @@ pub fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let (sum, count) = values.into_iter().fold((0.0, 0usize), |(sum, n), value| (sum + value, n + 1));
     if count == 0 { 0.0 } else { sum / count as f64 }
 }
+
+/// A whole-frame, unmirrored sample of frames of a video that nobody has.
+#[cfg(test)]
+fn sample_of(clip: tgm_video::Clip, grid: tgm_masking::Grid, frames: Vec<usize>) -> tgm_data::loader::Sample {
+    tgm_data::loader::Sample {
+        row: 0,
+        path: "a.mp4".into(),
+        epoch: 0,
+        number: 0,
+        view: (0, 0),
+        frames,
+        frame_size: (clip.width() as u32, clip.height() as u32),
+        crop: tgm_video::CropBox::whole(clip.width() as u32, clip.height() as u32),
+        flipped: false,
+        clip,
+        grid,
+        tubelets: Vec::new(),
+        motion: None,
+        caption: None,
+        label: None,
+    }
+}

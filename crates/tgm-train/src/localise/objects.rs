@@ -92,26 +92,14 @@ fn centre_cell(grid: Grid, [left, top, right, bottom]: [f64; 4]) -> Option<usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::localise::sample_of;
     use tgm_video::{Clip, CropBox};
 
+    /// Two frames of a video of 32×32 pixels, seen through a crop on a grid of 4×4 cells.
     fn sample(crop: CropBox, flipped: bool) -> Sample {
-        Sample {
-            row: 0,
-            path: "a.mp4".into(),
-            epoch: 0,
-            number: 0,
-            view: (0, 0),
-            frames: vec![3, 5],
-            frame_size: (32, 32),
-            crop,
-            flipped,
-            clip: Clip::new(vec![0; 2 * 8 * 8 * 3], 8, 8, vec![0.0, 1.0]).unwrap(),
-            grid: Grid::new(1, 4, 4).unwrap(),
-            tubelets: Vec::new(),
-            motion: None,
-            caption: None,
-            label: None,
-        }
+        let clip = Clip::new(vec![0; 2 * 8 * 8 * 3], 8, 8, vec![0.0, 1.0]).unwrap();
+        let sample = sample_of(clip, Grid::new(1, 4, 4).unwrap(), vec![3, 5]);
+        Sample { frame_size: (32, 32), crop, flipped, ..sample }
     }
 
     fn boxes(at: PixelBox) -> Vec<PixelBox> {

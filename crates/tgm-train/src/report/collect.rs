@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::base64;
 use crate::checkpoint;
 use crate::config::{self, flat};
+use crate::html::png_address;
 use crate::run_dir::RunDir;
 
 /// Points of a curve: more than a screen has columns.
@@ -112,7 +112,7 @@ fn moments(folder: &Path) -> Result<Vec<Moment>> {
     let moment = |step: u64| -> Result<Moment> {
         let image = |path: &PathBuf| -> Result<String> {
             let png = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            Ok(format!("data:image/png;base64,{}", base64::encode(&png)))
+            Ok(png_address(&png))
         };
         Ok(Moment { step, images: by_step[&step].values().map(image).collect::<Result<_>>()? })
     };

@@ -3,7 +3,6 @@
 //! The page is three files of this folder (`page.html`, `page.css`, `page.js`) and one object of data, put together here.
 //! It asks nothing of the network and runs from a file.
 
-pub(crate) mod base64;
 mod collect;
 
 use std::path::{Path, PathBuf};

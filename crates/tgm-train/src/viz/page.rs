@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::View;
-use crate::report::base64;
+use crate::html::{escape, png_address};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -48,27 +48,13 @@ fn write_all(page: &mut String, views: &[View], pictures: &[Vec<Vec<u8>>]) -> st
                 page,
                 "<figure{class}><figcaption><b>{title}</b> <span>{note}</span></figcaption>\
                  <img{small} alt=\"{title}\" width=\"{width}\" height=\"{height}\" \
-                 src=\"data:image/png;base64,{}\"></figure>",
-                base64::encode(png)
+                 src=\"{}\"></figure>",
+                png_address(png)
             )?;
         }
         writeln!(page, "</div>\n</article>")?;
     }
     Ok(())
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
