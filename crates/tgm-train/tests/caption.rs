@@ -1,14 +1,13 @@
 //! `tgm caption` with a tiny random BLIP: what it says is nonsense, where it goes is not.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
+use common::{error_of, fixtures, said, text, tgm};
 use tgm_data::manifest::Manifest;
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
 
 fn caption(data: &Path, out: &Path, more: &[&str]) -> Output {
     with_tokens("12", data, out, more)
@@ -16,21 +15,9 @@ fn caption(data: &Path, out: &Path, more: &[&str]) -> Output {
 
 fn with_tokens(tokens: &str, data: &Path, out: &Path, more: &[&str]) -> Output {
     let model = fixtures().join("blip-tiny");
-    let [data, out, model] = [data, out, &model].map(|path| path.to_str().unwrap());
+    let [data, out, model] = [data, out, &model].map(text);
     let start = ["caption", "--data", data, "--out", out, "--model", model, "--max-tokens", tokens];
-    Command::new(env!("CARGO_BIN_EXE_tgm")).args(start).args(more).output().expect("tgm starts")
-}
-
-fn said(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn error(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1));
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{stderr}");
-    stderr
+    tgm(&[&start[..], more].concat())
 }
 
 /// A folder of eleven videos, one of them cut off, and a manifest with a column of its own.
@@ -117,7 +104,7 @@ fn an_interrupted_call_is_continued_and_another_model_is_not_mixed_in() {
     assert!(!journal.exists());
 
     fs::write(&journal, heading.to_string().replace("12", "9") + "\n").unwrap();
-    let other = error(&caption(&data, &out, &[]));
+    let other = error_of(&caption(&data, &out, &[]), 1);
     assert!(other.contains("tokens: 9 then, 12 now"), "{other}");
 }
 
@@ -125,10 +112,10 @@ fn an_interrupted_call_is_continued_and_another_model_is_not_mixed_in() {
 fn what_cannot_be_done_is_one_clear_line() {
     let dir = folder();
     let (data, out) = (dir.path().join("clips.csv"), dir.path().join("new.csv"));
-    let tokens = error(&with_tokens("99", &data, &out, &[]));
+    let tokens = error_of(&with_tokens("99", &data, &out, &[]), 1);
     assert!(tokens.contains("max_new_tokens: got 99, expected 1 to 16"), "{tokens}");
     fs::write(&data, "path\ncut.mp4\n").unwrap();
-    let none = error(&caption(&data, &dir.path().join("other.csv"), &[]));
+    let none = error_of(&caption(&data, &dir.path().join("other.csv"), &[]), 1);
     assert!(none.contains("none of the 1 videos") && none.contains("cut.mp4"), "{none}");
     let absent = Command::new(env!("CARGO_BIN_EXE_tgm"))
         .args(["caption", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()])
@@ -136,7 +123,7 @@ fn what_cannot_be_done_is_one_clear_line() {
         .env("HF_HUB_OFFLINE", "1")
         .output()
         .unwrap();
-    let offline = error(&absent);
+    let offline = error_of(&absent, 1);
     assert!(
         offline.contains("blip-image-captioning-base") && offline.contains("HF_HUB_OFFLINE"),
         "{offline}"

@@ -1,28 +1,22 @@
 //! `tgm data` as its users meet it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
-fn tgm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tgm")).args(arguments).output().expect("tgm starts")
-}
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{fixtures, said, stderr, text, tgm, world};
 
 /// What it prints, on standard output and on standard error.
 fn ok(arguments: &[&str]) -> (String, String) {
     let output = tgm(arguments);
-    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(output.status.success(), "tgm {arguments:?}: {err}");
-    (out, err)
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in Unicode")
+    (said(&output), stderr(&output))
 }
 
 /// Four good videos, one that is none, one that is cut, and a row that starts after its video's end.
 fn dataset() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let videos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world/videos");
+    let videos = fixtures().join("world/videos");
     let mut rows = String::from("path,split,label,caption,start\n");
     for i in 0..4 {
         let name = format!("train-{i:05}.mp4");
@@ -95,9 +89,9 @@ fn inspect_counts_and_makes_a_page() {
 
 #[test]
 fn bench_counts_clips_and_cores() {
-    let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world/manifest.csv");
+    let world = world();
     let json = tempfile::NamedTempFile::new().unwrap();
-    let arguments = ["data", "bench", text(&world), "--clips", "30", "--size", "64", "--stride", "1"];
+    let arguments = ["data", "bench", &world, "--clips", "30", "--size", "64", "--stride", "1"];
     let (out, _) = ok(&[&arguments[..], &["--consumer", "100", "--json", text(json.path())]].concat());
     assert!(out.contains("clips/s a core") && out.contains("100 clips/s need"), "{out}");
     let numbers: serde_json::Value = serde_json::from_slice(&std::fs::read(json.path()).unwrap()).unwrap();

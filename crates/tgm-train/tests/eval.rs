@@ -3,47 +3,16 @@
 #[path = "../../tgm-data/tests/common/miniature.rs"]
 mod miniature;
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use common::{fails, fixtures, ok, text, tgm, tiny, world};
 use serde_json::Value;
 
 const DATASETS: [&str; 6] = ["k400", "ssv2", "ucf101", "hmdb51", "diving48", "epic100"];
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
-
-fn world() -> String {
-    text(&fixtures().join("world/manifest.csv")).to_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in Unicode")
-}
-
-fn tgm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tgm")).args(arguments).output().expect("tgm starts")
-}
-
-fn ok(arguments: &[&str]) -> String {
-    let output = tgm(arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "tgm {arguments:?}: {stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn fails(arguments: &[&str]) -> String {
-    let output = tgm(arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "tgm {arguments:?}: {stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "{stderr}");
-    errors[0].to_owned()
-}
 
 fn json(file: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
@@ -55,17 +24,7 @@ fn run() -> &'static Path {
     let (_, run) = RUN.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("run");
-        let sets = [
-            "model.encoder={dim=32,depth=1,heads=2,mlp=64}",
-            "model.decoder={dim=16,depth=1,heads=2,mlp=32}",
-            "train.batch=4",
-            "output.pictures=0",
-            "schedule.warmup=2",
-        ];
-        let world = world();
-        let mut arguments = vec!["pretrain", "--data", &world, "--out", text(&out), "--steps", "2"];
-        sets.iter().for_each(|set| arguments.extend(["--set", set]));
-        ok(&arguments);
+        ok(&tiny(&world(), &out, &["--steps", "2", "--set", "output.pictures=0"]));
         (dir, out)
     });
     run
@@ -91,7 +50,7 @@ fn check_says_of_every_data_set_what_is_missing_and_fails() {
         let dir = miniature(dataset);
         let report = dir.path().join("check.json");
         let arguments = ["eval", dataset, "--data", text(dir.path()), "--check", "--json", text(&report)];
-        let error = fails(&arguments);
+        let error = fails(1, &arguments);
         assert!(error.contains("MISSING"), "{error}");
         let findings = &json(&report)[0]["findings"];
         let videos = findings.as_array().unwrap().iter().find(|f| f["what"] == "videos on disk").unwrap();
@@ -109,7 +68,7 @@ fn a_part_of_a_data_set_is_not_evaluated_unless_allowed() {
     let dir = miniature("ssv2");
     let arguments =
         ["eval", "ssv2", "--data", text(dir.path()), "--checkpoint", text(run()), "--protocol", "knn"];
-    let error = fails(&arguments);
+    let error = fails(1, &arguments);
     assert!(error.contains("2 classes instead of 174") && error.contains("--allow-partial"), "{error}");
 }
 
@@ -232,7 +191,7 @@ fn a_bad_test_video_is_an_error_unless_allowed_and_then_counts_as_wrong() {
     fs::write(dir.path().join("videos/test-00003.mp4"), "no video").unwrap();
     let arguments =
         ["eval", "manifest", "--data", text(&manifest), "--checkpoint", text(run()), "--protocol", "knn"];
-    let error = fails(&arguments);
+    let error = fails(1, &arguments);
     assert!(error.contains("test-00003.mp4"), "{error}");
     let report = dir.path().join("result.json");
     let table = ok(&[&arguments[..], &["--allow-bad", "--json", text(&report)]].concat());
@@ -276,7 +235,7 @@ fn retrieval_ranks_both_directions_beside_a_random_encoder() {
 fn a_head_that_was_never_trained_is_not_scored() {
     let checkpoint = fixtures().join("mae-plain");
     let arguments = ["eval", "manifest", "--data", &world(), "--checkpoint", text(&checkpoint)];
-    let error = fails(&[&arguments[..], &["--protocol", "zero-shot"]].concat());
+    let error = fails(1, &[&arguments[..], &["--protocol", "zero-shot"]].concat());
     assert!(error.contains("no contrastive head") && error.contains("--contrastive on"), "{error}");
 
     let dir = tempfile::tempdir().unwrap();
@@ -290,7 +249,7 @@ fn a_head_that_was_never_trained_is_not_scored() {
     fs::write(copy.join("state.json"), state.replace("\"step\": 2", "\"step\": 0")).unwrap();
     let arguments =
         ["eval", "manifest", "--data", &world(), "--checkpoint", text(&copy), "--protocol", "retrieval"];
-    let error = fails(&arguments);
+    let error = fails(1, &arguments);
     assert!(error.contains("never trained"), "{error}");
 }
 
@@ -301,7 +260,7 @@ fn labels_that_do_not_match_are_refused() {
     fs::write(&manifest, "path,split,label\na.mp4,train,x\nb.mp4,test,\n").unwrap();
     let arguments =
         ["eval", "manifest", "--data", text(&manifest), "--checkpoint", text(run()), "--protocol", "knn"];
-    let error = fails(&arguments);
+    let error = fails(1, &arguments);
     assert!(error.contains("clips.csv:3") && error.contains("has no label"), "{error}");
 }
 
@@ -380,6 +339,6 @@ fn saved_training_is_not_repeated_and_another_recipe_does_not_go_on_with_it() {
     let (again, stderr) = scored();
     assert!(stderr.contains("going on at step 6 of 6"), "{stderr}");
     assert_eq!(first, again);
-    let error = fails(&[&arguments[..], &QUICK, &["--set", "mixup=0.0"]].concat());
+    let error = fails(1, &[&arguments[..], &QUICK, &["--set", "mixup=0.0"]].concat());
     assert!(error.contains("other settings"), "{error}");
 }

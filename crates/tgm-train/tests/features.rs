@@ -1,37 +1,16 @@
 //! `tgm features`: a file that other programs can read, and that survives interruption.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
+use common::{fixtures, ok, text, tgm, world};
 use safetensors::SafeTensors;
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
-
-fn tgm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tgm")).args(arguments).output().expect("tgm starts")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in Unicode")
-}
-
-fn ok(arguments: &[&str]) -> Output {
-    let output = tgm(arguments);
-    assert!(output.status.success(), "tgm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
 
 /// A published layout: the random VideoMAE of the fixtures, in Hugging Face's folder.
 fn checkpoint() -> PathBuf {
     fixtures().join("mae-plain")
-}
-
-/// The demo's world, its videos named from another folder.
-fn world() -> PathBuf {
-    fixtures().join("world/manifest.csv")
 }
 
 fn shape(file: &Path, tensor: &str) -> Vec<usize> {
@@ -44,8 +23,7 @@ fn features_of_an_import_have_a_row_per_video_and_a_column_of_views() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("f.safetensors");
     let (checkpoint, world) = (checkpoint(), world());
-    let arguments =
-        ["features", "--checkpoint", text(&checkpoint), "--data", text(&world), "--out", text(&out)];
+    let arguments = ["features", "--checkpoint", text(&checkpoint), "--data", &world, "--out", text(&out)];
     ok(&[&arguments[..], &["--split", "test", "--views", "2", "--crops", "3"]].concat());
     let videos = fs::read_to_string(&world).unwrap().lines().filter(|line| line.contains(",test,")).count();
     let features = shape(&out, "features");
@@ -60,8 +38,7 @@ fn an_interrupted_run_goes_on_and_ends_in_the_same_bytes() {
     let (whole, parts) = (dir.path().join("whole.safetensors"), dir.path().join("parts.safetensors"));
     let (checkpoint, world) = (checkpoint(), world());
     let run = |out: &Path| {
-        let arguments =
-            ["features", "--checkpoint", text(&checkpoint), "--data", text(&world), "--split", "test"];
+        let arguments = ["features", "--checkpoint", text(&checkpoint), "--data", &world, "--split", "test"];
         tgm(&[&arguments[..], &["--out", text(out)]].concat())
     };
     assert!(run(&whole).status.success());
@@ -101,8 +78,7 @@ fn two_lines_of_python_read_it() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("features.safetensors");
     let (checkpoint, world) = (checkpoint(), world());
-    let arguments =
-        ["features", "--checkpoint", text(&checkpoint), "--data", text(&world), "--split", "test"];
+    let arguments = ["features", "--checkpoint", text(&checkpoint), "--data", &world, "--split", "test"];
     ok(&[&arguments[..], &["--out", text(&out)]].concat());
     let script = "from safetensors.numpy import load_file\n\
                   f = load_file(\"features.safetensors\"); x, y = f[\"features\"].mean(1), f[\"labels\"]\n\
@@ -119,8 +95,7 @@ fn features_of_another_checkpoint_are_not_continued() {
     let journal = dir.path().join("f.safetensors.part");
     fs::write(&journal, "{\"encoder\":\"another\"}\n").unwrap();
     let (checkpoint, world) = (checkpoint(), world());
-    let arguments =
-        ["features", "--checkpoint", text(&checkpoint), "--data", text(&world), "--out", text(&out)];
+    let arguments = ["features", "--checkpoint", text(&checkpoint), "--data", &world, "--out", text(&out)];
     let output = tgm(&arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));

@@ -1,17 +1,16 @@
 //! `tgm bench localise`: the guidance finds what matters.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use common::{ok, shared_data, text};
 
 /// The rows of a bench by name, and all of its file.
 fn bench(arguments: &[&str]) -> (BTreeMap<String, f64>, serde_json::Value) {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("localise.json");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tgm"));
-    command.args(["bench", "localise", "--json"]).arg(&json).args(arguments);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ok(&[&["bench", "localise", "--json", text(&json)][..], arguments].concat());
     let file: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     let rows = file["rows"].as_array().unwrap().iter();
     let rows = rows.map(|row| (row["name"].as_str().unwrap().to_owned(), row["ours"].as_f64().unwrap()));
@@ -41,22 +40,11 @@ fn text_finds_the_named_object_before_any_background_and_motion_only_before_a_st
     assert!((rows["localise/random/all/0.6"] - chance[0]).abs() < 0.05, "{rows:?}");
 }
 
-fn gestures() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    let folder = std::env::var_os("TGM_SHARED_DATA").map_or(beside, PathBuf::from);
-    let manifest = folder.join("egogestar/manifest.csv");
-    if !manifest.is_file() {
-        eprintln!("skipped: shared data not found ({} is absent; set TGM_SHARED_DATA)", manifest.display());
-        return None;
-    }
-    Some(manifest)
-}
-
 #[test]
 fn rectangles_that_follow_the_motion_cover_the_moving_hand() {
-    let Some(manifest) = gestures() else { return };
+    let Some(manifest) = shared_data("egogestar/manifest.csv") else { return };
     // The held-out room; over all 349 clips it is 0.91 and 0.61.
-    let (rows, _) = bench(&["--data", manifest.to_str().unwrap(), "--split", "test"]);
+    let (rows, _) = bench(&["--data", text(&manifest), "--split", "test"]);
     for source in ["codec", "blocks"] {
         let share = |ratio| rows[&format!("energy/motion-box/{source}/{ratio}")];
         eprintln!("{source}: {:.3} at 0.75, {:.3} at 0.25", share("0.75"), share("0.25"));

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{fails, ok, text, tgm, tiny, world};
+use common::{browser, fails, ok, open_in, text, tgm, tiny, world};
 
 /// Two short runs that differ in a key.
 fn two_runs(dir: &Path) -> [std::path::PathBuf; 2] {
@@ -18,30 +18,6 @@ fn two_runs(dir: &Path) -> [std::path::PathBuf; 2] {
         ok(&tiny(&world(), &out, &[&options[..], &watched].concat()));
         out
     })
-}
-
-/// A browser that can be driven from a command line, if this machine has one.
-fn browser() -> Option<&'static str> {
-    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-    names
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success()))
-}
-
-/// The page after its scripts have run, and what the console said.
-fn open_in(browser: &str, page: &Path, window: &str) -> (String, String) {
-    let profile = tempfile::tempdir().unwrap();
-    let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
-        .args(["--enable-logging=stderr", "--v=0", "--virtual-time-budget=4000", "--dump-dom"])
-        .arg(format!("--window-size={window}"))
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("file://{}", page.display()))
-        .output()
-        .expect("the browser starts");
-    let console = String::from_utf8_lossy(&output.stderr).into_owned();
-    let said = console.lines().filter(|line| line.contains("CONSOLE")).collect::<Vec<_>>().join("\n");
-    (String::from_utf8_lossy(&output.stdout).into_owned(), said)
 }
 
 /// What a visitor does, and what comes of it, written into the page for the test to read.
@@ -97,10 +73,7 @@ fn a_browser_finds_curves_pictures_and_no_error_in_the_report_of_two_runs() {
         let found = html.replace("http://www.w3.org/2000/svg", "").contains(outside);
         assert!(!found, "the page must not need the network: {outside}");
     }
-    let Some(browser) = browser() else {
-        println!("skipped: no chromium here");
-        return;
-    };
+    let Some(browser) = browser() else { return };
     fs::write(&page, html.replace("</body>", VISIT)).unwrap();
     for window in ["1400,1000", "390,844"] {
         let (dom, console) = open_in(browser, &page, window);

@@ -1,33 +1,11 @@
 //! `tgm viz`: pictures of what guides the masks, and a page that a real browser opens.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn tgm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tgm")).args(arguments).output().expect("tgm starts")
-}
-
-fn ok(arguments: &[&str]) -> String {
-    let output = tgm(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn fails(code: i32, arguments: &[&str]) -> String {
-    let output = tgm(arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    stderr
-}
+use common::{browser, fails, fixtures, ok, open_in, text, tiny, world};
 
 /// The names of the PNG files of the first clip.
 fn panels(folder: &Path) -> Vec<String> {
@@ -48,8 +26,8 @@ const SMALL: [&str; 8] = ["--frames", "8", "--stride", "2", "--size", "64", "--p
 fn every_strategy_that_has_its_cue_is_drawn_and_the_page_needs_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("viz");
-    let world = fixtures().join("world/manifest.csv");
-    let start = ["viz", "--data", text(&world), "--count", "2", "--model", "builtin", "--out", text(&out)];
+    let world = world();
+    let start = ["viz", "--data", &world, "--count", "2", "--model", "builtin", "--out", text(&out)];
     let page = ok(&[&start[..], &SMALL].concat());
     assert_eq!(
         panels(&out),
@@ -101,24 +79,10 @@ fn files_without_caption_show_motion_and_no_text() {
 fn reconstructions_say_where_their_statistics_come_from() {
     let dir = tempfile::tempdir().unwrap();
     let (run, out) = (dir.path().join("run"), dir.path().join("viz"));
-    let world = fixtures().join("world/manifest.csv");
-    let tiny = [
-        "--set",
-        "model.encoder={dim=32,depth=1,heads=2,mlp=64}",
-        "--set",
-        "model.decoder={dim=16,depth=1,heads=2,mlp=32}",
-        "--set",
-        "train.batch=4",
-        "--set",
-        "output.pictures=0",
-        "--set",
-        "model.normalize_target=true",
-        "--set",
-        "data.test_split=none",
-    ];
-    ok(&[&["pretrain", "--data", text(&world), "--out", text(&run), "--steps", "1"][..], &tiny].concat());
-    let viz =
-        ["viz", "--data", text(&world), "--count", "1", "--checkpoint", text(&run), "--out", text(&out)];
+    let world = world();
+    let normalised = ["--set", "model.normalize_target=true", "--set", "data.test_split=none"];
+    ok(&tiny(&world, &run, &[&normalised[..], &["--steps", "1"]].concat()));
+    let viz = ["viz", "--data", &world, "--count", "1", "--checkpoint", text(&run), "--out", text(&out)];
     let page = ok(&viz);
     let html = fs::read_to_string(page.trim()).unwrap();
     assert_eq!(html.matches("from visible neighbours").count(), 5, "one for each strategy");
@@ -130,23 +94,13 @@ fn reconstructions_say_where_their_statistics_come_from() {
     assert_ne!(fs::read(honest).unwrap(), fs::read(oracle).unwrap());
 }
 
-fn browser() -> Option<&'static str> {
-    let found = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
-        Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
-    });
-    if found.is_none() {
-        eprintln!("skipped: no Chromium here (on Debian and Ubuntu: apt-get install chromium)");
-    }
-    found
-}
-
 #[test]
 fn a_real_browser_opens_the_page_with_all_pictures_and_without_sideways_scrolling() {
     let Some(browser) = browser() else { return };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("viz");
-    let world = fixtures().join("world/manifest.csv");
-    let start = ["viz", "--data", text(&world), "--count", "3", "--model", "builtin", "--out", text(&out)];
+    let world = world();
+    let start = ["viz", "--data", &world, "--count", "3", "--model", "builtin", "--out", text(&out)];
     let page = ok(&[&start[..], &SMALL].concat());
     // The page has no script; this copy measures itself.
     let measure = "<script>addEventListener('load', () => {\
@@ -158,24 +112,11 @@ fn a_real_browser_opens_the_page_with_all_pictures_and_without_sideways_scrollin
     let html = fs::read_to_string(page.trim()).unwrap().replace("</body>", measure);
     let copy = dir.path().join("measured.html");
     fs::write(&copy, html).unwrap();
-    for size in ["--window-size=390,844", "--window-size=1400,900"] {
-        let profile = format!("--user-data-dir={}", dir.path().join("profile").display());
-        let output = Command::new(browser)
-            .args([
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                size,
-                &profile,
-            ])
-            .args(["--virtual-time-budget=5000", "--dump-dom"])
-            .arg(format!("file://{}", copy.display()))
-            .output()
-            .unwrap();
-        let dom = String::from_utf8_lossy(&output.stdout);
+    for window in ["390,844", "1400,900"] {
+        let (dom, console) = open_in(browser, &copy, window);
+        assert!(console.is_empty(), "{window}: {console}");
         let title =
             dom.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap_or("none");
-        assert_eq!(title, "measured 30 of 30, too wide: false", "{size}");
+        assert_eq!(title, "measured 30 of 30, too wide: false", "{window}");
     }
 }

@@ -38,11 +38,17 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// The standard output of something that succeeded.
+pub fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Runs something that succeeds, and returns its standard output.
 pub fn ok(arguments: &[&str]) -> String {
     let output = tgm(arguments);
     assert!(output.status.success(), "tgm {arguments:?}: {}", stderr(&output));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    said(&output)
 }
 
 /// The one `error:` line of something that failed with this code.
@@ -116,6 +122,45 @@ pub fn learnt(run: &Path) -> BTreeMap<String, Vec<u8>> {
         .filter(|f| f.extension().is_some_and(|e| e == "safetensors"))
         .map(|f| (f.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&f).unwrap()))
         .collect()
+}
+
+/// The folder of real clips that stays out of the repository, if it is here: `TGM_SHARED_DATA`, or `../shared/data` beside
+/// the repository.
+pub fn shared_data(file: &str) -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let found = std::env::var_os("TGM_SHARED_DATA").map_or(beside, PathBuf::from).join(file);
+    if !found.is_file() {
+        eprintln!("skipped: shared data not found ({} is absent; set TGM_SHARED_DATA)", found.display());
+        return None;
+    }
+    Some(found)
+}
+
+/// A browser that can be driven from a command line, if this machine has one.
+pub fn browser() -> Option<&'static str> {
+    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+    let works = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    let found = names.into_iter().find(works);
+    if found.is_none() {
+        eprintln!("skipped: no Chromium here (on Debian and Ubuntu: apt-get install chromium)");
+    }
+    found
+}
+
+/// A page after its scripts have run in a window of this size (`390,844`), and what the console said.
+pub fn open_in(browser: &str, page: &Path, window: &str) -> (String, String) {
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        .args(["--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("--window-size={window}"))
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .expect("the browser starts");
+    let console = stderr(&output);
+    let said = console.lines().filter(|line| line.contains("CONSOLE")).collect::<Vec<_>>().join("\n");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), said)
 }
 
 /// Whether `cargo xtask test --slow` asked for the long form of a test.
