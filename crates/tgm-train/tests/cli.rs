@@ -205,7 +205,8 @@ fn a_dry_run_tells_size_memory_steps_and_time_and_writes_nothing() {
 #[test]
 fn configurations_can_be_listed_shown_compared_and_explained() {
     let list = ok(&["config", "list"]);
-    for name in ["demo", "tgm-base", "mgm-base-ssv2", "tube-base", "random-base-ssv2", "videomae-large"] {
+    let runs = ["demo", "tgm-base", "mgm-base-ssv2", "tube-base", "random-base-ssv2", "videomae-large"];
+    for name in runs.into_iter().chain(["finetune-base-ssv2", "linear", "attentive"]) {
         assert!(list.lines().any(|line| line.starts_with(&format!("{name} "))), "{list}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -216,6 +217,10 @@ fn configurations_can_be_listed_shown_compared_and_explained() {
     assert!(full.contains("weight_decay = 0.05") && full.contains("max_replacements"), "{full}");
     let diff = ok(&["config", "diff", "tgm-base", "tgm-base-ssv2"]);
     assert_eq!(diff.trim(), "clip.sampling.stride: 4 → 2");
+    assert!(ok(&["config", "show", "finetune-base"]).starts_with("# Fine-tuning of VideoMAE ViT-B"));
+    assert!(ok(&["config", "show", "finetune-base", "--full"]).contains("drop_path = 0.1"));
+    let diff = ok(&["config", "diff", "finetune-base", "finetune-base-ssv2"]);
+    assert_eq!(diff.trim(), "finetune.base_lr: 0.001 → 0.0005\nfinetune.epochs: 100.0 → 50.0\nviews: 5 → 2");
     let explained = ok(&["config", "explain", "schedule.base_lr"]);
     assert!(explained.contains("batch of 256") && explained.contains("default: 0.00015"), "{explained}");
     let error = fails(2, &["config", "explain", "train.bach"]);

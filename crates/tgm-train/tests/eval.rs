@@ -342,3 +342,35 @@ fn saved_training_is_not_repeated_and_another_recipe_does_not_go_on_with_it() {
     let error = fails(1, &[&arguments[..], &QUICK, &["--set", "mixup=0.0"]].concat());
     assert!(error.contains("other settings"), "{error}");
 }
+
+#[test]
+fn a_published_setting_is_a_name_and_the_command_line_changes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("result.json");
+    let world = world();
+    let start = ["eval", "manifest", "--data", &world, "--checkpoint", text(run()), "--json", text(&report)];
+    let settings = |more: &[&str]| {
+        ok(&[&start[..], more].concat());
+        json(&report)["results"][0]["report"].clone()
+    };
+    let probe = settings(&["--config", "linear-ssv2"]);
+    assert_eq!((&probe["protocol"], &probe["settings"]["batch"]), (&"sgd".into(), &1024.into()));
+    assert_eq!(probe["views"].as_array().unwrap().len(), 12, "4 clips of 3 crops");
+    let probe =
+        settings(&["--config", "linear-sigma-ssv2", "--views", "1", "--crops", "1", "--set", "epochs=7"]);
+    let (settings, views) = (&probe["settings"], probe["views"].as_array().unwrap().len());
+    assert_eq!((&probe["protocol"], &settings["epochs"], views), (&"adamw".into(), &7.into(), 1));
+
+    let file = dir.path().join("mine.toml");
+    fs::write(&file, "protocol = \"knn\"\nneighbours = 3\n").unwrap();
+    let error = fails(2, &[&start[..], &["--config", text(&file)]].concat());
+    assert!(error.contains("mine.toml: unknown key `neighbours`"), "{error}");
+    let error = fails(2, &[&start[..], &["--config", "linear", "--protocol", "knn"]].concat());
+    assert!(error.contains("linear is for linear probe") && error.contains("kNN"), "{error}");
+    let error = fails(2, &[&start[..], &["--config", "tgm-base"]].concat());
+    assert!(error.contains("tgm-base has no key `protocol`"), "{error}");
+    let error = fails(2, &["pretrain", "--config", "finetune-base"]);
+    assert!(error.contains("finetune-base is an evaluation"), "{error}");
+    let error = fails(2, &[&start[..], &["--protocol", "finetune", "--set", "epoch=3"]].concat());
+    assert!(error.contains("did you mean `epochs`?"), "{error}");
+}

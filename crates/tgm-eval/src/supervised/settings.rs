@@ -61,7 +61,7 @@ pub struct Settings {
     pub rand_augment: Option<RandAugment>,
     /// Decay of the moving average of the weights that is scored; 0 scores the weights themselves.
     pub ema: f64,
-    /// Attention heads of the attentive probe.
+    /// Attention heads of the attentive probe; in a configuration, 0 for as many as the encoder has.
     pub heads: usize,
 }
 

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
-use crate::config::{self, ConfigError, NAMED};
+use toml::Table;
+
+use crate::config::{self, ConfigError, NAMED, NAMED_EVALUATIONS};
 
 /// Look at configurations: the named ones, files, what differs, what a key means.
 #[derive(clap::Subcommand, Debug)]
@@ -12,6 +14,7 @@ Examples:
   tgm config show tgm-base > mine.toml      a file to change, with its comments
   tgm config show tgm-base --full           every key, defaults included
   tgm config diff tgm-base videomae-base
+  tgm config show finetune-base-ssv2        an evaluation: tgm eval ssv2 --config finetune-base-ssv2 …
   tgm config diff runs/a/config.toml runs/b/config.toml
   tgm config explain masking.ratio
   tgm config explain                        all keys, a line each")]
@@ -43,21 +46,24 @@ pub(super) enum Command {
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
         Command::List => {
-            for (name, text) in NAMED {
-                println!("{name:<24} {}", config::title(text));
-            }
+            println!("Runs, for `tgm pretrain --config NAME`:");
+            NAMED.iter().for_each(print_line);
+            println!("\nEvaluations, for `tgm eval DATASET --config NAME`:");
+            NAMED_EVALUATIONS.iter().for_each(print_line);
         }
-        Command::Show { name, full } => {
-            let config = config::load(&name, &[])?;
-            let written = NAMED.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_string());
-            match (full, written) {
-                (true, _) => print!("{}", config.to_toml()?),
-                (false, Some(text)) => print!("{text}"),
-                (false, None) => print!("{}", read(&name)?),
+        Command::Show { name, full: true } => match config::is_evaluation(&name)? {
+            true => print!("{}", toml::to_string_pretty(&document(&name)?)?),
+            false => print!("{}", config::load(&name, &[])?.to_toml()?),
+        },
+        Command::Show { name, full: false } => {
+            document(&name)?;
+            match config::named(&name) {
+                Some(text) => print!("{text}"),
+                None => print!("{}", read(&name)?),
             }
         }
         Command::Diff { old, new } => {
-            let differences = config::differences(&config::load(&old, &[])?, &config::load(&new, &[])?);
+            let differences = config::differences(&document(&old)?, &document(&new)?);
             if differences.is_empty() {
                 println!("no difference");
             }
@@ -67,6 +73,18 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Explain { key: None } => print!("{}", config::overview()),
     }
     Ok(())
+}
+
+fn print_line((name, text): &(&str, &str)) {
+    println!("{name:<24} {}", config::title(text));
+}
+
+/// Every key of a run's or an evaluation's configuration, the defaults included.
+fn document(name: &str) -> Result<Table> {
+    match config::is_evaluation(name)? {
+        true => Ok(config::load_evaluation(name)?.effective()?),
+        false => Ok(Table::try_from(config::load(name, &[])?)?),
+    }
 }
 
 fn read(file: &str) -> Result<String> {

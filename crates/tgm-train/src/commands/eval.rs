@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 use tgm_data::dataset::{Check, Dataset};
 use tgm_data::manifest::Manifest;
-use tgm_eval::supervised::Settings;
 use tgm_eval::{joint, retrieval, zero_shot};
 use tgm_mae::Checkpoint;
 use tgm_random::Streams;
 
+use crate::config::{self, ConfigError, EvalConfig, ProtocolName, Recipe};
 use crate::evaluation::data::{Choices, EvalData, layouts, print_check};
-use crate::evaluation::frozen::{self, Recipe, knn_protocol, linear_protocol};
+use crate::evaluation::frozen::{self, knn_protocol, linear_protocol};
 use crate::evaluation::outcome::{Outcome, Record, print_action};
 use crate::evaluation::{page, supervised, text};
 use crate::model_io;
@@ -28,7 +28,8 @@ Examples:
   tgm eval manifest --data clips.csv --checkpoint videomae-base/ --protocol linear --json result.json --out result/
   tgm eval ssv2 --data /data/ssv2 --check
   tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base --protocol linear --recipe adamw
-  tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol finetune --set epochs=100.0 --set batch=16 --out ft/
+  tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base-ssv2 --config finetune-base-ssv2 --out ft/
+  tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol finetune --set epochs=100 --set batch=16 --out ft/
   tgm eval ucf101 --data /data/ucf101 --checkpoint runs/tgm-base --protocol zero-shot --split 1")]
 pub(super) struct Args {
     /// What the data is.
@@ -39,8 +40,11 @@ pub(super) struct Args {
     /// A run, one of its checkpoints, a Hugging Face VideoMAE folder, or an original .pth file.
     #[arg(long, value_name = "PATH", required_unless_present = "check")]
     checkpoint: Option<PathBuf>,
+    /// A published setting (`tgm config list`) or a TOML file: the protocol with its settings and test views.
+    #[arg(long, value_name = "NAME|FILE")]
+    config: Option<String>,
     /// What is put on the encoder.
-    #[arg(long, required_unless_present = "check")]
+    #[arg(long, required_unless_present_any = ["check", "config"])]
     protocol: Option<ProtocolName>,
     /// Only compare the folder with what the data set must have, and say what is missing.
     #[arg(long)]
@@ -48,9 +52,9 @@ pub(super) struct Args {
     /// The official split; by default all that results are averaged over.
     #[arg(long, value_name = "N")]
     split: Option<usize>,
-    /// The linear probe.
-    #[arg(long, default_value = "bn-sgd")]
-    recipe: Recipe,
+    /// The linear probe; by default bn-sgd.
+    #[arg(long)]
+    recipe: Option<Recipe>,
     /// Neighbours of kNN; by default 200, or 20 for fewer than 5,000 clips.
     #[arg(long, value_name = "N")]
     k: Option<usize>,
@@ -81,7 +85,7 @@ pub(super) struct Args {
     /// Threads that decode; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     workers: usize,
-    /// Change a setting of fine-tuning or of the attentive probe, as in `epochs=10`; may be repeated.
+    /// Change a setting of the protocol, as in `epochs=10` (`tgm config explain finetune`); may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Memory for decoded videos while training, in MiB: what fits is decoded once.
@@ -117,35 +121,6 @@ enum DatasetName {
     Diving48,
     /// EPIC-KITCHENS-100.
     Epic100,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum ProtocolName {
-    /// Nearest neighbours in the training split.
-    Knn,
-    /// A linear probe on cached features.
-    Linear,
-    /// A cross-attention probe on all tokens of the frozen encoder (V-JEPA's).
-    Attentive,
-    /// The whole encoder is trained further on the labels (VideoMAE's recipe).
-    Finetune,
-    /// Classes by their names, through the contrastive head.
-    ZeroShot,
-    /// Clips by their captions and captions by their clips, through the contrastive head.
-    Retrieval,
-}
-
-impl ProtocolName {
-    fn title(self) -> &'static str {
-        match self {
-            Self::Knn => "kNN",
-            Self::Linear => "linear probe",
-            Self::Attentive => "attentive probe",
-            Self::Finetune => "fine-tuning",
-            Self::ZeroShot => "zero-shot",
-            Self::Retrieval => "retrieval",
-        }
-    }
 }
 
 impl DatasetName {
@@ -186,9 +161,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     if args.check {
         return check(&args);
     }
-    let (Some(path), Some(protocol)) = (&args.checkpoint, args.protocol) else {
-        bail!("--checkpoint and --protocol are needed");
-    };
+    let config = configuration(&args)?;
+    let Some(path) = &args.checkpoint else { bail!("--checkpoint is needed") };
+    let protocol = config.protocol;
     let checkpoint = model_io::open(path)?;
     let mut output = Output {
         protocol: protocol.title(),
@@ -200,12 +175,12 @@ pub(super) fn run(args: Args) -> Result<()> {
         results: Vec::new(),
         retrieval: None,
     };
-    for data in sets(&args, &checkpoint)? {
+    for data in sets(&args, &config, &checkpoint)? {
         if protocol == ProtocolName::Retrieval {
             output.retrieval = Some(retrieve(&args, &checkpoint, &data)?);
             continue;
         }
-        let outcomes = outcomes(&args, protocol, &checkpoint, &data)?;
+        let outcomes = outcomes(&args, &config, &checkpoint, &data)?;
         for outcome in &outcomes {
             outcome.print(protocol.title(), &data.title);
             write_files(&args, outcome, &data, protocol)?;
@@ -226,11 +201,37 @@ pub(super) fn run(args: Args) -> Result<()> {
     super::write_json(args.json.as_deref(), &output)
 }
 
+/// What `--config` says, or the protocol's defaults, with the rest of the command line on top.
+fn configuration(args: &Args) -> Result<EvalConfig> {
+    let mut config = match (&args.config, args.protocol) {
+        (Some(name), _) => config::load_evaluation(name)?,
+        (None, Some(protocol)) => EvalConfig::of(protocol),
+        (None, None) => bail!("--protocol or --config is needed"),
+    };
+    if let (Some(name), Some(protocol)) = (&args.config, args.protocol)
+        && protocol != config.protocol
+    {
+        let (theirs, asked) = (config.protocol.title(), protocol.title());
+        return Err(
+            ConfigError(format!("--config {name} is for {theirs}, and --protocol asks for {asked}")).into()
+        );
+    }
+    config.recipe = args.recipe.unwrap_or(config.recipe);
+    config.views = args.views.or(config.views);
+    config.crops = args.crops.or(config.crops);
+    config.k = args.k.or(config.k);
+    Ok(config.with(&args.set)?)
+}
+
 /// The data, once per split.
-fn sets(args: &Args, checkpoint: &Checkpoint) -> Result<Vec<EvalData>> {
+fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec<EvalData>> {
     let clip = model_io::clip_config(checkpoint)?;
-    let choices =
-        Choices { views: args.views, crops: args.crops, allow_bad: args.allow_bad, workers: args.workers };
+    let choices = Choices {
+        views: config.views,
+        crops: config.crops,
+        allow_bad: args.allow_bad,
+        workers: args.workers,
+    };
     let Some(dataset) = args.dataset.official() else {
         ensure!(
             args.split.is_none(),
@@ -245,32 +246,30 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> Result<Vec<EvalData>> {
 
 fn outcomes(
     args: &Args,
-    protocol: ProtocolName,
+    config: &EvalConfig,
     checkpoint: &Checkpoint,
     data: &EvalData,
 ) -> Result<Vec<Outcome>> {
     let trained = model_io::encoder(checkpoint)?;
     let (random, _) = model_io::random_encoder(&checkpoint.config, args.seed)?;
-    match protocol {
+    match config.protocol {
         ProtocolName::Knn => {
-            frozen::evaluate(data, &trained, Some(&random), &|train| knn_protocol(train, args.k), args.seed)
+            frozen::evaluate(data, &trained, Some(&random), &|train| knn_protocol(train, config.k), args.seed)
         }
         ProtocolName::Linear => {
-            let protocol = |train: &_| linear_protocol(train, args.recipe);
+            let protocol = |train: &_| linear_protocol(train, config);
             frozen::evaluate(data, &trained, Some(&random), &protocol, args.seed)
         }
         ProtocolName::Attentive | ProtocolName::Finetune => {
-            let recipe = match protocol {
-                ProtocolName::Finetune => Settings::finetune(),
-                _ => Settings::attentive(checkpoint.config.encoder.heads),
-            };
             let conduct = supervised::Conduct {
                 out: args.out.as_deref(),
                 save_every: args.save_every,
                 cache_mb: args.cache_mb,
                 random: !args.no_random,
             };
-            let settings = supervised::with_changes(&recipe, &args.set)?;
+            let settings = config
+                .supervised(checkpoint.config.encoder.heads)
+                .context("this protocol trains no network")?;
             supervised::evaluate(data, checkpoint, &settings, conduct, args.seed)
         }
         ProtocolName::ZeroShot => {

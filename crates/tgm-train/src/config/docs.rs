@@ -3,21 +3,28 @@
 
 use std::sync::OnceLock;
 
-/// The files that define those types. Where a name occurs twice, a file's own comes first, then the order of this list.
-const SOURCES: &[&str] = &[
-    include_str!("../../../tgm-masking/src/masking.rs"),
-    include_str!("../../../tgm-masking/src/motion_box.rs"),
-    include_str!("../../../tgm-masking/src/motion_warp.rs"),
-    include_str!("../../../tgm-masking/src/text.rs"),
-    include_str!("../../../tgm-video/src/sampling.rs"),
-    include_str!("../../../tgm-video/src/crop.rs"),
-    include_str!("../../../tgm-video/src/tubelet.rs"),
-    include_str!("../../../tgm-data/src/loader/config.rs"),
-    include_str!("../../../tgm-clip/src/score.rs"),
-    include_str!("../../../tgm-clip/src/vision.rs"),
-    include_str!("../../../tgm-contrastive/src/lib.rs"),
-    include_str!("../../../tgm-mae/src/config.rs"),
-    include_str!("mod.rs"),
+/// The files that define those types, and the modules that they are named by (`sgd::Settings`). Where a name without a module
+/// occurs twice, a file's own comes first, then the order of this list.
+const SOURCES: &[(&str, &str)] = &[
+    ("masking", include_str!("../../../tgm-masking/src/masking.rs")),
+    ("motion_box", include_str!("../../../tgm-masking/src/motion_box.rs")),
+    ("motion_warp", include_str!("../../../tgm-masking/src/motion_warp.rs")),
+    ("text", include_str!("../../../tgm-masking/src/text.rs")),
+    ("sampling", include_str!("../../../tgm-video/src/sampling.rs")),
+    ("crop", include_str!("../../../tgm-video/src/crop.rs")),
+    ("tubelet", include_str!("../../../tgm-video/src/tubelet.rs")),
+    ("config", include_str!("../../../tgm-data/src/loader/config.rs")),
+    ("score", include_str!("../../../tgm-clip/src/score.rs")),
+    ("vision", include_str!("../../../tgm-clip/src/vision.rs")),
+    ("contrastive", include_str!("../../../tgm-contrastive/src/lib.rs")),
+    ("config", include_str!("../../../tgm-mae/src/config.rs")),
+    ("config", include_str!("mod.rs")),
+    ("evaluation", include_str!("evaluation.rs")),
+    ("sgd", include_str!("../../../tgm-eval/src/linear/sgd.rs")),
+    ("adamw", include_str!("../../../tgm-eval/src/linear/adamw.rs")),
+    ("logistic", include_str!("../../../tgm-eval/src/linear/logistic.rs")),
+    ("supervised", include_str!("../../../tgm-eval/src/supervised/settings.rs")),
+    ("rand_augment", include_str!("../../../tgm-video/src/rand_augment.rs")),
 ];
 
 /// A documented type.
@@ -43,20 +50,24 @@ pub(super) struct Member {
 /// All documented types.
 fn types() -> &'static [Type] {
     static TYPES: OnceLock<Vec<Type>> = OnceLock::new();
-    TYPES.get_or_init(|| SOURCES.iter().enumerate().flat_map(|(i, text)| parse(i, text)).collect())
+    TYPES.get_or_init(|| SOURCES.iter().enumerate().flat_map(|(i, (_, text))| parse(i, text)).collect())
 }
 
-/// The type that a whole configuration has.
-pub(super) fn root() -> Option<&'static Type> {
-    types().iter().find(|t| t.name == "Config")
+/// The types that whole configurations have: a run's, and an evaluation's. They share no key.
+pub(super) fn roots() -> impl Iterator<Item = &'static Type> {
+    ["Config", "EvalConfig"].into_iter().filter_map(|name| types().iter().find(|t| t.name == name))
 }
 
 /// The type that a member of `of` has, without `Option` and `Vec`; none for numbers and texts.
 pub(super) fn resolve(of: &Type, written: &str) -> Option<&'static Type> {
     let inner = ["Option<", "Vec<"].iter().find_map(|w| written.strip_prefix(w)?.strip_suffix('>'));
-    let name = inner.unwrap_or(written);
+    let path = inner.unwrap_or(written);
+    let (module, name) = path.rsplit_once("::").map_or((None, path), |(module, name)| (Some(module), name));
     let named = || types().iter().filter(|t| t.name == name);
-    named().find(|t| t.source == of.source).or_else(|| named().next())
+    match module {
+        Some(module) => named().find(|t| SOURCES[t.source].0 == module),
+        None => named().find(|t| t.source == of.source).or_else(|| named().next()),
+    }
 }
 
 /// Reads the public structs and enums of a source file that rustfmt has laid out.

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use super::docs::{Member, Type, kebab, resolve, root};
-use super::{Config, ConfigError, NAMED, flat, load};
+use super::docs::{Member, Type, kebab, resolve, roots};
+use super::{
+    Config, ConfigError, EvalConfig, NAMED, NAMED_EVALUATIONS, ProtocolName, flat, load, load_evaluation,
+};
 
 /// Everything that is known about a key or a section.
 ///
@@ -35,9 +37,7 @@ pub fn overview() -> String {
 /// Every key that can be set, in the order of the documentation.
 pub fn keys() -> Vec<String> {
     let mut keys = Vec::new();
-    if let Some(root) = root() {
-        collect("", root, &mut keys);
-    }
+    roots().for_each(|root| collect("", root, &mut keys));
     keys
 }
 
@@ -85,10 +85,10 @@ struct Place<'a> {
 }
 
 fn look_up(key: &str) -> Vec<Place<'static>> {
-    let Some(root) = root() else { return Vec::new() };
     let mut parts = key.split('.');
     let Some(first) = parts.next() else { return Vec::new() };
-    parts.fold(inside(root, first), |places, part| {
+    let found = roots().flat_map(|root| inside(root, first)).collect();
+    parts.fold(found, |places: Vec<Place<'static>>, part| {
         let types = places.iter().filter_map(|place| resolve(place.of, &place.member.of));
         types.flat_map(|of| inside(of, part)).collect()
     })
@@ -167,7 +167,10 @@ fn first_sentence(doc: &str) -> &str {
 
 /// The default and what named configurations set instead.
 fn values(key: &str, text: &mut String) {
-    let default = flat(&Config::default());
+    let mut default = flat(&Config::default());
+    default.extend(flat(&EvalConfig::of(ProtocolName::Knn)));
+    // The one key without a default.
+    default.remove("protocol");
     let Some(value) = default.get(key) else {
         if !default.keys().any(|k| k.starts_with(&format!("{key}."))) {
             let _ = writeln!(text, "  default: not set");
@@ -180,8 +183,8 @@ fn values(key: &str, text: &mut String) {
 
 fn set_by(key: &str, default: Option<&String>, text: &mut String) {
     let mut by_value = std::collections::BTreeMap::<String, Vec<&str>>::new();
-    for (name, _) in NAMED {
-        let value = load(name, &[]).ok().and_then(|config| flat(&config).remove(key));
+    for (name, mut keys) in named_values() {
+        let value = keys.remove(key);
         if let Some(value) = value.filter(|value| Some(value) != default) {
             by_value.entry(value).or_default().push(name);
         }
@@ -189,6 +192,13 @@ fn set_by(key: &str, default: Option<&String>, text: &mut String) {
     for (value, names) in by_value {
         let _ = writeln!(text, "  {value} in {}", names.join(", "));
     }
+}
+
+/// The keys and values of every named configuration.
+fn named_values() -> impl Iterator<Item = (&'static str, std::collections::BTreeMap<String, String>)> {
+    let runs = NAMED.iter().filter_map(|(name, _)| Some((*name, flat(&load(name, &[]).ok()?))));
+    let evaluation = |name: &str| Some(flat(&load_evaluation(name).ok()?.effective().ok()?));
+    runs.chain(NAMED_EVALUATIONS.iter().filter_map(move |(name, _)| Some((*name, evaluation(name)?))))
 }
 
 fn unknown(key: &str) -> ConfigError {
@@ -209,14 +219,15 @@ mod tests {
     #[test]
     fn every_key_of_every_named_configuration_is_explained() {
         let mut checked = 0;
-        for (name, _) in NAMED {
-            for key in flat(&load(name, &[]).unwrap()).keys() {
+        assert_eq!(named_values().count(), NAMED.len() + NAMED_EVALUATIONS.len());
+        for (name, keys) in named_values() {
+            for key in keys.keys() {
                 let text = explain(key).unwrap_or_else(|e| panic!("{name}: {e}"));
                 assert!(text.lines().nth(1).is_some_and(|line| line.trim().len() > 5), "{key}: {text}");
                 checked += 1;
             }
         }
-        assert!(checked > 200);
+        assert!(checked > 400);
         assert!(keys().len() > 50, "{:?}", keys());
     }
 
@@ -230,6 +241,15 @@ mod tests {
         assert!(text.contains("\"motion-box\"") && text.contains("default: \"text\""), "{text}");
         let text = explain("clip.motion").unwrap();
         assert!(text.contains("\"blocks\""), "{text}");
+    }
+
+    #[test]
+    fn keys_of_evaluations_are_explained_too() {
+        let text = explain("finetune.layer_decay").unwrap();
+        assert!(text.contains("default: 0.75") && text.contains("0.7 in finetune-small-ssv2"), "{text}");
+        assert!(explain("sgd.momentum").unwrap().contains("default: 0.9"));
+        assert!(explain("protocol").unwrap().contains("\"zero-shot\""));
+        assert!(explain("finetune.rand_augment.magnitude").unwrap().contains("default: 7"));
     }
 
     #[test]

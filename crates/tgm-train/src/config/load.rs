@@ -1,8 +1,11 @@
 //! Reading a configuration: named or from a file, with settings from the command line on top.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::Config;
+use super::evaluation::has_protocol;
 
 /// A configuration that cannot be used: exit code 2.
 #[derive(Debug)]
@@ -16,7 +19,7 @@ impl std::fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The configurations inside the program: name, text.
+/// The configurations of runs inside the program: name, text.
 pub const NAMED: &[(&str, &str)] = &[
     ("demo", include_str!("../../configs/demo.toml")),
     ("mgm-base", include_str!("../../configs/mgm-base.toml")),
@@ -37,6 +40,30 @@ pub const NAMED: &[(&str, &str)] = &[
     ("videomae-small-ssv2", include_str!("../../configs/videomae-small-ssv2.toml")),
 ];
 
+/// The configurations of evaluations inside the program: name, text.
+pub const NAMED_EVALUATIONS: &[(&str, &str)] = &[
+    ("attentive", include_str!("../../configs/eval/attentive.toml")),
+    ("attentive-ssv2", include_str!("../../configs/eval/attentive-ssv2.toml")),
+    ("finetune-base", include_str!("../../configs/eval/finetune-base.toml")),
+    ("finetune-base-1600", include_str!("../../configs/eval/finetune-base-1600.toml")),
+    ("finetune-base-ssv2", include_str!("../../configs/eval/finetune-base-ssv2.toml")),
+    ("finetune-base-2400-ssv2", include_str!("../../configs/eval/finetune-base-2400-ssv2.toml")),
+    ("finetune-large", include_str!("../../configs/eval/finetune-large.toml")),
+    ("finetune-small", include_str!("../../configs/eval/finetune-small.toml")),
+    ("finetune-small-ssv2", include_str!("../../configs/eval/finetune-small-ssv2.toml")),
+    ("knn", include_str!("../../configs/eval/knn.toml")),
+    ("linear", include_str!("../../configs/eval/linear.toml")),
+    ("linear-sigma-ssv2", include_str!("../../configs/eval/linear-sigma-ssv2.toml")),
+    ("linear-ssv2", include_str!("../../configs/eval/linear-ssv2.toml")),
+    ("linear-transfer", include_str!("../../configs/eval/linear-transfer.toml")),
+];
+
+/// The text of the configuration of this name, of a run or of an evaluation.
+pub fn named(name: &str) -> Option<&'static str> {
+    let all = NAMED.iter().chain(NAMED_EVALUATIONS);
+    all.into_iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
 /// The first line of a configuration's header.
 pub fn title(text: &str) -> &str {
     text.lines().next().unwrap_or_default().trim_start_matches('#').trim()
@@ -47,17 +74,19 @@ pub fn title(text: &str) -> &str {
 /// # Errors
 /// [`ConfigError`] naming the file and the key, and the nearest one that exists.
 pub fn load(name_or_file: &str, settings: &[String]) -> Result<Config, ConfigError> {
-    let named = NAMED.iter().find(|(name, _)| *name == name_or_file);
-    let text = match named {
-        Some((_, text)) => (*text).to_string(),
-        None => std::fs::read_to_string(name_or_file).map_err(|e| {
-            let names = NAMED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            ConfigError(format!(
-                "config `{name_or_file}` is neither a name ({names}) nor a readable file: {e}"
-            ))
-        })?,
-    };
-    from_text(name_or_file, &text, settings)
+    from_text(name_or_file, &text_of(name_or_file)?, settings)
+}
+
+/// The text of a configuration inside the program, or of a file.
+pub(super) fn text_of(name_or_file: &str) -> Result<String, ConfigError> {
+    if let Some(text) = named(name_or_file) {
+        return Ok(text.to_string());
+    }
+    std::fs::read_to_string(name_or_file).map_err(|e| {
+        let names =
+            NAMED.iter().chain(NAMED_EVALUATIONS).map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        ConfigError(format!("config `{name_or_file}` is neither a name ({names}) nor a readable file: {e}"))
+    })
 }
 
 /// Reads a configuration from its text. `source` names it in errors.
@@ -65,20 +94,37 @@ pub fn load(name_or_file: &str, settings: &[String]) -> Result<Config, ConfigErr
 /// # Errors
 /// [`ConfigError`].
 pub fn from_text(source: &str, text: &str, settings: &[String]) -> Result<Config, ConfigError> {
-    let mut table: Table = text.parse().map_err(|e| ConfigError(format!("{source}: {}", one_line(&e))))?;
+    let mut table = document(source, text)?;
+    if has_protocol(&table) {
+        return Err(ConfigError(format!("{source} is an evaluation: `tgm eval --config {source}`")));
+    }
     // First without the settings, so that an error names its source.
-    parse(source, table.clone())?;
+    parse::<Config>(source, table.clone())?;
     for setting in settings {
-        let (key, value) = setting.split_once('=').ok_or_else(|| {
-            ConfigError(format!("--set {setting}: expected key=value, such as train.batch=16"))
-        })?;
-        set(&mut table, key.trim(), value.trim())
-            .map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
+        let (key, value) = split_setting(setting, "train.batch=16")?;
+        set(&mut table, key, value).map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
     }
     if settings.is_empty() { parse(source, table) } else { parse(&format!("{source} with --set"), table) }
 }
 
-fn parse(source: &str, table: Table) -> Result<Config, ConfigError> {
+/// A TOML document.
+pub(super) fn document(source: &str, text: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|e| ConfigError(format!("{source}: {}", one_line(&e))))
+}
+
+/// A configuration as a document.
+pub(super) fn table_of(config: &impl Serialize) -> Result<Table, ConfigError> {
+    Table::try_from(config).map_err(|e| ConfigError(format!("cannot be written as TOML: {e}")))
+}
+
+/// The two sides of a setting `key=value`.
+pub(super) fn split_setting<'a>(setting: &'a str, such_as: &str) -> Result<(&'a str, &'a str), ConfigError> {
+    let wrong = || ConfigError(format!("--set {setting}: expected key=value, such as {such_as}"));
+    setting.split_once('=').map(|(key, value)| (key.trim(), value.trim())).ok_or_else(wrong)
+}
+
+/// The configuration in a document.
+pub(super) fn parse<T: DeserializeOwned>(source: &str, table: Table) -> Result<T, ConfigError> {
     table
         .try_into()
         .map_err(|e: toml::de::Error| ConfigError(format!("{source}: {}", explain(&one_line(&e)))))
@@ -113,7 +159,7 @@ fn explain(message: &str) -> String {
 }
 
 /// Sets `a.b.c` to a TOML value, or to a string when it is none.
-fn set(table: &mut Table, key: &str, value: &str) -> Result<(), String> {
+pub(super) fn set(table: &mut Table, key: &str, value: &str) -> Result<(), String> {
     let value = format!("value = {value}")
         .parse::<Table>()
         .ok()
@@ -133,7 +179,7 @@ fn set(table: &mut Table, key: &str, value: &str) -> Result<(), String> {
 }
 
 /// What differs between two configurations: `key: old → new`, in alphabetical order.
-pub fn differences(old: &Config, new: &Config) -> Vec<String> {
+pub fn differences(old: &impl Serialize, new: &impl Serialize) -> Vec<String> {
     let (old, new) = (flat(old), flat(new));
     let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let shown = |v: Option<&String>| v.map_or("(absent)".to_string(), Clone::clone);
@@ -144,7 +190,7 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// Every key that has a value, with its value as TOML.
-pub fn flat(config: &Config) -> std::collections::BTreeMap<String, String> {
+pub fn flat(config: &impl Serialize) -> std::collections::BTreeMap<String, String> {
     let mut flat = std::collections::BTreeMap::new();
     if let Ok(table) = Table::try_from(config) {
         flatten("", &Value::Table(table), &mut flat);
@@ -174,6 +220,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use super::super::load_evaluation;
     use super::*;
     use tgm_masking::Masking;
 
@@ -193,16 +240,52 @@ mod tests {
 
     /// Whoever opens a configuration finds what it takes and what comes of it.
     #[test]
-    fn every_named_config_has_a_header_with_command_data_time_memory_and_expectation() {
-        for (name, text) in NAMED {
+    fn every_named_config_has_a_header_with_command_data_time_memory_expectation_and_source() {
+        for (name, text) in NAMED.iter().chain(NAMED_EVALUATIONS) {
             let header: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
             let header = header.join("\n");
-            let command =
-                if *name == "demo" { "xtask pretrain".into() } else { format!("--config {name} --data") };
-            for wanted in [command.as_str(), "Data: ", "Time: ", "Memory: ", "Expected: "] {
+            let command = match (*name, NAMED.contains(&(*name, *text))) {
+                ("demo", _) => "cargo xtask pretrain".into(),
+                (_, true) => format!("cargo xtask pretrain --config {name} --data"),
+                (_, false) => format!("--config {name} --data"),
+            };
+            for wanted in [command.as_str(), "Data: ", "Time: ", "Memory: ", "Expected: ", "Source: "] {
                 assert!(header.contains(wanted), "{name}: no `{wanted}` in its header");
             }
             assert!(title(text).ends_with('.'), "{name}: {}", title(text));
+        }
+    }
+
+    #[test]
+    fn every_named_evaluation_is_valid_and_its_name_says_its_protocol() {
+        for (name, _) in NAMED_EVALUATIONS {
+            let config = load_evaluation(name).unwrap();
+            let title = Value::try_from(config.protocol).unwrap();
+            assert_eq!(name.split('-').next(), title.as_str(), "{name}");
+            assert_eq!(
+                load(name, &[]).unwrap_err().0,
+                format!("{name} is an evaluation: `tgm eval --config {name}`")
+            );
+        }
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/configs/eval")).unwrap();
+        assert_eq!(files.count(), NAMED_EVALUATIONS.len(), "a file that is not in the list");
+    }
+
+    /// VideoMAE's fine-tuning scripts: epochs, batch, repeated augmentation, base learning rate, layer decay.
+    #[test]
+    fn the_published_fine_tuning_settings_are_those_of_the_scripts() {
+        for (name, epochs, batch, repeats, lr, decay) in [
+            ("finetune-small", 150.0, 384, 2, 5e-4, 0.75),
+            ("finetune-base", 100.0, 512, 1, 1e-3, 0.75),
+            ("finetune-base-1600", 75.0, 384, 2, 5e-4, 0.75),
+            ("finetune-large", 35.0, 128, 2, 2e-3, 0.75),
+            ("finetune-base-ssv2", 50.0, 512, 1, 5e-4, 0.75),
+            ("finetune-base-2400-ssv2", 30.0, 384, 2, 5e-4, 0.75),
+            ("finetune-small-ssv2", 40.0, 384, 2, 1e-3, 0.7),
+        ] {
+            let found = load_evaluation(name).unwrap().finetune;
+            let found = (found.epochs, found.batch, found.repeats, found.base_lr, found.layer_decay);
+            assert_eq!(found, (epochs, batch, repeats, lr, decay), "{name}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Where the paper is silent the doc comment of the key says so and names the source of the default.
 
 mod docs;
+mod evaluation;
 mod explain;
 mod load;
 mod resolve;
@@ -17,8 +18,11 @@ use tgm_mae::TransformerConfig;
 use tgm_masking::Masking;
 use tgm_ops::{Compute, Keep};
 
+pub use evaluation::{
+    EvalConfig, ProtocolName, Recipe, evaluation_from_text, is_evaluation, load_evaluation,
+};
 pub use explain::{explain, keys, overview};
-pub use load::{ConfigError, NAMED, differences, flat, from_text, load, title};
+pub use load::{ConfigError, NAMED, NAMED_EVALUATIONS, differences, flat, from_text, load, named, title};
 pub use resolve::{Length, Plan, model};
 pub use tgm_ops::Precision;
 

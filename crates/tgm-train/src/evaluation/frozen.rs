@@ -10,18 +10,8 @@ use tgm_random::Streams;
 
 use super::data::{EvalData, Task};
 use super::outcome::Outcome;
+use crate::config::{EvalConfig, Recipe};
 use crate::probe;
-
-/// Which linear probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Recipe {
-    /// Batch norm and linear layer by SGD: the field's (MAE, AdaptFormer).
-    BnSgd,
-    /// Layer norm and linear layer by AdamW: the fine-tuning code with a frozen encoder (SIGMA).
-    Adamw,
-    /// Logistic regression to its optimum: no schedule to argue about.
-    Logistic,
-}
 
 /// How a protocol is made for a train set of this many clips per class.
 pub type MakeProtocol<'a> = &'a dyn Fn(&Features) -> Protocol;
@@ -35,20 +25,23 @@ pub fn knn_protocol(train: &Features, k: Option<usize>) -> Protocol {
 }
 
 /// A linear probe. With one clip per class none can be held out to choose a setting: then it is the published one.
-pub fn linear_protocol(train: &Features, recipe: Recipe) -> Protocol {
+pub fn linear_protocol(train: &Features, config: &EvalConfig) -> Protocol {
     let lone = train.class_counts().into_iter().all(|count| count < 2);
-    match recipe {
+    let one = |several: &[f64], published: f64| match several {
+        [_] => several.to_vec(),
+        _ if lone => vec![published],
+        _ => several.to_vec(),
+    };
+    let (bn_sgd, by_adamw, regression) = (&config.sgd, &config.adamw, &config.logistic);
+    match config.recipe {
         Recipe::BnSgd => {
-            let default = sgd::Settings::default();
-            Protocol::Sgd(if lone { sgd::Settings { base_lr: vec![0.1], ..default } } else { default })
+            Protocol::Sgd(sgd::Settings { base_lr: one(&bn_sgd.base_lr, 0.1), ..bn_sgd.clone() })
         }
         Recipe::Adamw => {
-            let default = adamw::Settings::default();
-            Protocol::Adamw(if lone { adamw::Settings { base_lr: vec![1e-3], ..default } } else { default })
+            Protocol::Adamw(adamw::Settings { base_lr: one(&by_adamw.base_lr, 1e-3), ..by_adamw.clone() })
         }
         Recipe::Logistic => {
-            let default = logistic::Settings::default();
-            Protocol::Logistic(if lone { logistic::Settings { c: vec![1.0], ..default } } else { default })
+            Protocol::Logistic(logistic::Settings { c: one(&regression.c, 1.0), ..regression.clone() })
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tgm_data::dataset::Flip;
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, Sample, TrainLoader};
 use tgm_eval::bootstrap;
@@ -29,28 +29,6 @@ pub struct Conduct<'a> {
     pub cache_mb: usize,
     /// Train a randomly initialised encoder, too, to compare with.
     pub random: bool,
-}
-
-/// Settings with changes `key=value` in TOML.
-///
-/// # Errors
-/// When a key is unknown or a value of the wrong type.
-pub fn with_changes(settings: &Settings, changes: &[String]) -> Result<Settings> {
-    let mut table = toml::Table::try_from(settings)?;
-    for change in changes {
-        let parsed: toml::Table =
-            change.parse().with_context(|| format!("--set {change}: expected key=value, as in TOML"))?;
-        for (key, value) in parsed {
-            let known = table.contains_key(&key) || key == "rand_augment";
-            ensure!(known, "--set {change}: no setting `{key}`; there are {}", names(&table));
-            table.insert(key, value);
-        }
-    }
-    Ok(table.try_into()?)
-}
-
-fn names(table: &toml::Table) -> String {
-    table.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Trains and scores, once per task.
@@ -172,19 +150,5 @@ impl Run<'_> {
         let label = task.label(&clip_id(&sample.path, sample.row));
         let label = label.with_context(|| format!("{} has no {}", sample.path, task.name))?;
         Ok(if sample.flipped { self.data.flip.label(label) } else { label })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_change_by_key_and_unknown_keys_are_named() {
-        let changed =
-            with_changes(&Settings::finetune(), &["epochs=3.0".into(), "mixup=0.0".into()]).unwrap();
-        assert_eq!((changed.epochs, changed.mixup, changed.cutmix), (3.0, 0.0, 1.0));
-        let error = with_changes(&Settings::finetune(), &["epoch=3".into()]).unwrap_err().to_string();
-        assert!(error.contains("no setting `epoch`") && error.contains("epochs"), "{error}");
     }
 }
