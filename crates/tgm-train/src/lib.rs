@@ -9,6 +9,7 @@
 pub mod batch;
 pub mod captioning;
 pub mod checkpoint;
+pub mod color;
 pub mod commands;
 pub mod config;
 pub mod demo;

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::color;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Whether lines go through `tracing` instead: with `--log-format json`.
@@ -36,8 +37,9 @@ impl Progress {
             Some(length),
             if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
         );
-        let template = "{prefix} {wide_bar:.cyan/dim} {pos}/{len} {eta} {msg}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        let bar_style = if color::on_stderr() { ":.cyan/dim" } else { "" };
+        let template = format!("{{prefix}} {{wide_bar{bar_style}}} {{pos}}/{{len}} {{eta}} {{msg}}");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);
         }
         bar.set_prefix(title.to_string());

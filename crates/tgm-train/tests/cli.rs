@@ -278,3 +278,51 @@ fn a_folder_of_own_videos_trains_without_captions_and_with_them() {
     }
     ok(&tiny(folder, &runs.path().join("with"), &["--masking", "text", "--steps", "2"]));
 }
+
+/// What something writes to a terminal: `script` makes it believe in one.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(arguments: &[&str], no_color: bool) -> Option<String> {
+    let words = std::iter::once(env!("CARGO_BIN_EXE_tgm")).chain(arguments.iter().copied());
+    let line = words.map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm-256color").env_remove("NO_COLOR");
+    if no_color {
+        command.env("NO_COLOR", "1");
+    }
+    let Ok(output) = command.output() else {
+        eprintln!("skipped: no `script` here, which makes terminals");
+        return None;
+    };
+    assert!(output.status.success(), "{output:?}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a text has codes for colours and the like (`ESC [ … m`); those that move the cursor, a bar cannot do without.
+fn is_coloured(text: &str) -> bool {
+    text.split("\u{1b}[")
+        .skip(1)
+        .any(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_gets_colours_unless_no_color_or_the_option_says_otherwise_and_a_pipe_gets_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world();
+    let run = |name: &str, more: &[&'static str], no_color: bool| {
+        let out = dir.path().join(name);
+        let options = ["--masking", "tube", "--contrastive", "off", "--steps", "2", "-v"];
+        on_a_terminal(&tiny(&world, &out, &[&options[..], more].concat()), no_color)
+    };
+    let Some(coloured) = run("a", &[], false) else { return };
+    assert!(is_coloured(&coloured), "{coloured:?}");
+    for plain in [run("b", &[], true), run("c", &["--color", "never"], false)] {
+        let plain = plain.unwrap();
+        assert!(plain.contains("checkpoint") && !is_coloured(&plain), "{plain:?}");
+    }
+    assert!(is_coloured(&run("d", &["--color", "always"], true).unwrap()));
+    assert!(is_coloured(&on_a_terminal(&["--help"], false).unwrap()));
+    assert!(!is_coloured(&on_a_terminal(&["--help"], true).unwrap()));
+    assert!(!ok(&["--help"]).contains('\u{1b}'));
+    assert!(is_coloured(&ok(&["--help", "--color", "always"])));
+}

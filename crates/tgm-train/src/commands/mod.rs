@@ -15,13 +15,13 @@ mod score;
 mod shell;
 mod viz;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::color;
 use crate::config::ConfigError;
 
 /// Text-guided video masked autoencoders: pretrain, evaluate, convert.
@@ -34,6 +34,9 @@ struct Cli {
     /// How messages look: for people, or a JSON object per line.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// When messages and help have colours; `auto`: on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
@@ -72,7 +75,9 @@ const STACK: usize = 256 << 20;
 
 /// Parses the command line, runs the command and reports its failure as one line.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = Cli::command().color(color::asked_for(std::env::args_os()));
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    color::choose(cli.color);
     start_logging(cli.verbose, cli.log_format);
     let run = std::thread::Builder::new().stack_size(STACK).spawn(move || run(cli.command));
     let outcome = match run.map(std::thread::JoinHandle::join) {
@@ -92,7 +97,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Messages go to standard error, in colour only where somebody looks at them and has not set `NO_COLOR`.
+/// Messages go to standard error.
 fn start_logging(verbose: u8, format: LogFormat) {
     // As JSON, progress is a message like any other.
     let least = if format == LogFormat::Json { 1 } else { 0 };
@@ -102,8 +107,7 @@ fn start_logging(verbose: u8, format: LogFormat) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {
-            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            builder.without_time().with_ansi(std::io::stderr().is_terminal() && !no_color).init();
+            builder.without_time().with_ansi(color::on_stderr()).init();
         }
         LogFormat::Json => {
             crate::progress::as_messages();
