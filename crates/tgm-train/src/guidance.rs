@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
+use tgm_clip::cache::Maps;
 use tgm_clip::{ClipModel, Frames, ModelSource, ScoreOptions, slots};
 use tgm_data::loader::{Sample, Subset};
 use tgm_masking::{Cues, Mask, Masking, ScoreMap};
 use tgm_random::Streams;
 
-use crate::config::{Config, TextConfig};
-use crate::score_cache::CachedScores;
+use crate::config::{Config, TextConfig, TextView};
+use crate::score_cache::{CachedScores, Rules, through_crop};
 
 /// A tiny CLIP that knows the synthetic world, so that the demo needs no network.
 const BUILTIN: ModelSource = ModelSource::Embedded {
@@ -121,7 +122,10 @@ impl Guide {
     /// The score map of a caption's embedding `[E]` on a clip, by CLIP itself.
     fn scores(&self, sample: &Sample, text: &Tensor) -> Result<ScoreMap> {
         let Some(clip) = &self.clip else { bail!("score maps need a CLIP: set text.model") };
-        score_clip(clip, sample, text, &self.text.scores)
+        match self.text.view {
+            TextView::Crop => score_clip(clip, sample, text, &self.text.scores),
+            TextView::Frame => score_frames(clip, sample, text, &self.text.scores),
+        }
     }
 
     fn embedding(&mut self, sample: &Sample) -> Result<Tensor> {
@@ -159,6 +163,31 @@ pub fn score_clip(
     let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
     let scores = clip.score(frames, text, (grid.rows(), grid.cols()), options)?;
     Ok(ScoreMap::new(grid, slots(&scores, grid.cells(), pixels.frames() / grid.slots())?)?)
+}
+
+/// What CLIP says about the whole frames, seen through the clip's crop: the score map for a caption's embedding `[E]`, as a
+/// cache of every frame has it.
+///
+/// # Errors
+/// When the loader was not asked for whole frames, or shapes do not fit.
+pub fn score_frames(
+    clip: &ClipModel,
+    sample: &Sample,
+    text: &Tensor,
+    options: &ScoreOptions,
+) -> Result<ScoreMap> {
+    let Some(whole) = &sample.whole else {
+        bail!("{}: text.view = \"frame\" needs clip.whole_frames = true", sample.path);
+    };
+    // At its end a short video repeats its last frame.
+    let mut shown: Vec<usize> = (0..whole.frames()).collect();
+    shown.dedup_by_key(|at| whole.times()[*at].to_bits());
+    let times = shown.iter().map(|&at| whole.times()[at]).collect();
+    let pixels: Vec<u8> = shown.iter().flat_map(|&at| whole.frame(at)).copied().collect();
+    let side = Rules { options: *options, ..Rules::default() }.side(clip);
+    let frames = Frames::new(&pixels, whole.height(), whole.width())?;
+    let scores = clip.score(frames, text, (side, side), options)?;
+    through_crop(sample, &Maps::new(times, (side, side), &scores)?)
 }
 
 /// Loads the CLIP that `text.model` names.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use common::{command, error_of, fixtures, said, stderr, text, tgm, world};
+use common::{command, error_of, fixtures, ok, said, stderr, text, tgm, tiny, world};
 
 fn score(manifest: &str, cache: &Path, more: &[&str]) -> Output {
     let start = ["score", "--data", manifest, "--out", text(cache), "--model", "builtin"];
@@ -150,4 +150,27 @@ fn training_from_a_cache_of_every_frame_is_told_what_it_lacks() {
     said(&score(&world(), &empty, &["--split", "test", "--every", "1"]));
     let none = error(&train(&empty, &world(), &dir.path().join("none")));
     assert!(none.contains("tgm score --data"), "{none}");
+}
+
+#[test]
+fn with_clip_on_whole_frames_a_cache_of_every_frame_changes_the_speed_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, cache) = (world(), dir.path().join("scores"));
+    said(&score(&world, &cache, &["--split", "train", "--every", "1"]));
+    let cached = format!("text.cache={}", cache.display());
+    let losses = |name: &str, more: &[&str]| {
+        let run = dir.path().join(name);
+        let options = ["--steps", "3", "--set", "text.view=frame", "--set", "clip.flip=0.5"];
+        ok(&tiny(&world, &run, &[&options[..], more].concat()));
+        let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let loss =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["mae"].as_f64().unwrap();
+        metrics.lines().map(loss).collect::<Vec<_>>()
+    };
+    let (online, from_cache) = (losses("online", &[]), losses("cached", &["--set", &cached]));
+    assert_eq!(online.len(), 3);
+    for (a, b) in online.iter().zip(&from_cache) {
+        // Sums in another order may make two scores change places.
+        assert!((a - b).abs() < 0.01 * a, "{online:?} {from_cache:?}");
+    }
 }

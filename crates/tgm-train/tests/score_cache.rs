@@ -13,7 +13,7 @@ use tgm_data::synth::read_truth;
 use tgm_masking::{Cues, Mask, Masking, ScoreMap, TextConfig};
 use tgm_random::Streams;
 use tgm_train::config::{self, Config};
-use tgm_train::guidance::{load_clip, score_clip};
+use tgm_train::guidance::{load_clip, score_clip, score_frames};
 use tgm_train::localise::{Tubelets, mean, share_masked};
 use tgm_train::score_cache::{CachedScores, Rules, fill};
 use tgm_video::Crop;
@@ -93,27 +93,57 @@ fn cache_and_clip_choose_the_same_tubelets_of_whole_frames() {
     }
 }
 
-/// What CLIP says about a patch depends on all of the picture, and a crop is another picture: among patches of background,
-/// which match no caption, the order is then another one. What the caption names is hidden alike.
-#[test]
-fn of_random_crops_they_treat_at_least_95_percent_of_the_named_object_alike() {
-    let clip = load_clip(&demo().text, &Device::Cpu).unwrap();
-    let data = all_rows();
-    let options = ScoreOptions::default();
-    let dir = tempfile::tempdir().unwrap();
-    fill(&data, &clip, &Rules { every: 1, options, ..Rules::default() }, dir.path()).unwrap();
-    let (cached, _) = CachedScores::open(dir.path(), &clip, options, &data).unwrap();
-    // The demo's crops, and mirrored clips, which the maps must follow.
-    let clips = ClipConfig { flip: 0.5, ..demo().clip };
+/// Training clips of the demo: cropped at random, and some of them mirrored, which the maps must follow.
+fn random_crops(data: &Subset) -> Vec<Sample> {
+    let clips = ClipConfig { flip: 0.5, whole_frames: true, ..demo().clip };
     let mut loader =
-        TrainLoader::new(&data, &clips, &LoaderConfig::default(), 72, Streams::new(5), 0).unwrap();
+        TrainLoader::new(data, &clips, &LoaderConfig::default(), 72, Streams::new(5), 0).unwrap();
     let samples = loader.next_batch().unwrap().samples;
     assert!(samples.iter().any(|s| s.flipped) && samples.iter().any(|s| s.crop.width < 50));
-    let truth = read_truth(&fixtures().join("world")).unwrap();
+    samples
+}
+
+/// A cache of every frame, and the training clips that it is for.
+fn cache_and_crops(clip: &ClipModel) -> (tempfile::TempDir, CachedScores, Vec<Sample>) {
+    let (data, options, dir) = (all_rows(), ScoreOptions::default(), tempfile::tempdir().unwrap());
+    fill(&data, clip, &Rules { every: 1, options, ..Rules::default() }, dir.path()).unwrap();
+    let (cached, _) = CachedScores::open(dir.path(), clip, options, &data).unwrap();
+    (dir, cached, random_crops(&data))
+}
+
+#[test]
+fn of_random_crops_cache_and_clip_on_whole_frames_choose_at_least_95_percent_of_all_tubelets_alike() {
+    let clip = load_clip(&demo().text, &Device::Cpu).unwrap();
+    let (_dir, cached, samples) = cache_and_crops(&clip);
     for ratio in [0.25, 0.6, 0.9] {
+        let same = mean(samples.iter().map(|sample| {
+            let text = clip.embed_text(&[sample.caption.as_deref().unwrap()]).unwrap().embeddings;
+            let online =
+                score_frames(&clip, sample, &text.get(0).unwrap(), &ScoreOptions::default()).unwrap();
+            let cached = cached.map(sample).unwrap().unwrap();
+            agreement(&mask(sample, &cached, ratio), &mask(sample, &online, ratio))
+        }));
+        eprintln!("ratio {ratio}: {same:.4} of all tubelets the same");
+        assert!(same >= 0.95, "ratio {ratio}: {same}");
+    }
+}
+
+/// What CLIP says about a patch depends on all of the picture, and a crop is another picture: among patches of background,
+/// which match no caption, the order is then another one. What the caption names is hidden alike.
+///
+/// Of all tubelets hidden, 70, 77 and 93 % are the same at ratios 0.25, 0.6 and 0.9; of the named object's, 99.4, 97.9 and
+/// 98.4 %. Who wants cache and CLIP to agree on all of them says `text.view = "frame"`.
+#[test]
+fn of_random_crops_cache_and_clip_on_the_crop_treat_95_percent_of_the_named_object_alike_but_not_of_the_background()
+ {
+    let clip = load_clip(&demo().text, &Device::Cpu).unwrap();
+    let (_dir, cached, samples) = cache_and_crops(&clip);
+    let truth = read_truth(&fixtures().join("world")).unwrap();
+    for (ratio, all_alike) in [(0.25, 0.65), (0.6, 0.72), (0.9, 0.9)] {
         let (mut all, mut object, mut by_cache, mut by_clip) = (vec![], vec![], vec![], vec![]);
         for sample in &samples {
-            let (cached, online) = (cached.map(sample).unwrap().unwrap(), online(&clip, sample, &options));
+            let online = online(&clip, sample, &ScoreOptions::default());
+            let cached = cached.map(sample).unwrap().unwrap();
             let (cached, online) = (mask(sample, &cached, ratio), mask(sample, &online, ratio));
             all.push(agreement(&cached, &online));
             let named = Tubelets::of_object(sample, &truth[sample.row as usize].object_boxes);
@@ -129,6 +159,6 @@ fn of_random_crops_they_treat_at_least_95_percent_of_the_named_object_alike() {
             "ratio {ratio}: {all:.3} of all tubelets the same, {object:.3} of the named object's; \
              hidden of it: {by_cache:.3} by the cache, {by_clip:.3} by CLIP on the crop"
         );
-        assert!(object >= 0.95 && by_cache >= by_clip - 0.01 && all > ratio, "ratio {ratio}");
+        assert!(object >= 0.95 && by_cache >= by_clip - 0.01 && all > all_alike, "ratio {ratio}");
     }
 }

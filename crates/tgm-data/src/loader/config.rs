@@ -24,6 +24,9 @@ pub struct ClipConfig {
     pub tubelet: TubeletShape,
     /// What is subtracted from the pixels and what they are divided by. Default: ImageNet's statistics.
     pub normalization: Normalization,
+    /// Hand over the whole frames, too, resized to `size`: for a guide that looks at all of the picture. Default false.
+    /// `tgm` sets it for `text.view = "frame"`.
+    pub whole_frames: bool,
     /// Where the motion of the tubelets comes from. Default: nowhere.
     pub motion: MotionSource,
     /// How far block matching looks, in pixels of the clip from one frame of it to the next. Default 8.
@@ -51,6 +54,7 @@ impl Default for ClipConfig {
             size: 224,
             tubelet: TubeletShape::default(),
             normalization: Normalization::IMAGENET,
+            whole_frames: false,
             motion: MotionSource::None,
             block_radius: 8,
             max_pixels,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use rand::RngExt;
 use tgm_masking::{Grid, MotionField};
 use tgm_random::Streams;
-use tgm_video::{Clip, Crop, Frame, MotionGrid, ReadOptions, View, block_motion, motion_grid, patchify};
+use tgm_video::{
+    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, View, block_motion, motion_grid, patchify,
+};
 
 use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
 use super::sample::Sample;
@@ -57,7 +59,7 @@ impl Maker {
         let cut = source.read(&numbers, |width, height| {
             let crop = self.config.crop.choose(width, height, size, &mut stream("crop"))?;
             let flipped = stream("flip").random_bool(self.config.flip);
-            Ok(vec![View { crop, size, flipped }])
+            Ok(self.with_whole(vec![View { crop, size, flipped }], width, height))
         })?;
         let mut sample = self.samples(row, &file, cut)?.remove(0);
         let captions: Vec<&str> = row.captions().collect();
@@ -91,7 +93,8 @@ impl Maker {
             // These crops draw nothing.
             let rng = &mut Streams::new(0).stream("crop", 0, 0);
             let view = |crop| View { crop, size, flipped: false };
-            crops.iter().map(|crop| crop.choose(width, height, size, rng).map(view)).collect()
+            let chosen = crops.iter().map(|crop| crop.choose(width, height, size, rng).map(view));
+            Ok(self.with_whole(chosen.collect::<Result<_, _>>()?, width, height))
         })?;
         let place = |number: &usize| wanted.partition_point(|other| other < number);
         let mut samples = Vec::with_capacity(views.views * crops.len());
@@ -105,9 +108,19 @@ impl Maker {
         Ok(samples)
     }
 
-    /// One sample per view.
+    /// The views, and behind them that of the whole frame if it is wanted.
+    fn with_whole(&self, mut views: Vec<View>, width: u32, height: u32) -> Vec<View> {
+        if self.config.whole_frames {
+            let crop = CropBox::whole(width, height);
+            views.push(View { crop, size: self.config.size, flipped: false });
+        }
+        views
+    }
+
+    /// One sample per view, but for that of the whole frame, which belongs to all of them.
     fn samples(&self, row: Row<'_>, file: &Path, cut: Cut) -> Result<Vec<Sample>, ClipError> {
-        let Cut { clips, frames, views } = cut;
+        let Cut { mut clips, frames, views } = cut;
+        let whole = if self.config.whole_frames { clips.pop() } else { None };
         let sample = |(clip, view): (Clip, &View)| {
             let tubelets = patchify(&clip, self.config.tubelet, &self.config.normalization)?;
             let motion = self.motion(&frames, view, &clip, file)?;
@@ -122,6 +135,7 @@ impl Maker {
                 crop: view.crop,
                 flipped: view.flipped,
                 clip,
+                whole: whole.clone(),
                 grid: self.grid,
                 tubelets,
                 motion,

@@ -26,6 +26,8 @@ pub struct Sample {
     pub flipped: bool,
     /// The pixels, cropped, resized, mirrored.
     pub clip: Clip,
+    /// The whole frames of the clip, neither cropped nor mirrored, if they are wanted.
+    pub whole: Option<Clip>,
     /// The tubelets' grid.
     pub grid: Grid,
     /// The same pixels normalised, `[N, t*p*p*3]`, a tubelet laid out `[t, y, x, c]`.

@@ -9,7 +9,7 @@ use tgm_data::loader::MotionSource;
 use tgm_data::synth::WorldConfig;
 use tgm_masking::{Masking, MotionBoxConfig, TextConfig};
 
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, TextView};
 use crate::demo;
 use crate::model_io::random_encoder;
 use crate::probe::{LabelledClips, Row, compare, print_table};
@@ -226,6 +226,9 @@ fn apply(args: &Args, config: &mut Config) -> Result<()> {
     }
     if config.masking.needs_motion() && config.clip.motion == MotionSource::None {
         config.clip.motion = MotionSource::Auto;
+    }
+    if config.masking.needs_scores() && config.text.view == TextView::Frame {
+        config.clip.whole_frames = true;
     }
     if let Some(switch) = args.contrastive {
         config.contrastive.enabled = switch == Switch::On;

@@ -120,6 +120,9 @@ pub struct TextConfig {
     pub model: String,
     /// Patch features and grid of the score maps.
     pub scores: ScoreOptions,
+    /// What CLIP looks at while training. Maps of a cache are always of whole frames. Default: `crop`, the paper's likely
+    /// reading.
+    pub view: TextView,
     /// A folder that `tgm score` has filled for these videos and captions: maps are read from it, through the same crop as
     /// the pixels, and CLIP's image tower rests. Default: none.
     pub cache: Option<PathBuf>,
@@ -130,9 +133,23 @@ impl Default for TextConfig {
         Self {
             model: tgm_clip::ModelSource::vit_b32().to_string(),
             scores: ScoreOptions::default(),
+            view: TextView::default(),
             cache: None,
         }
     }
+}
+
+/// What CLIP looks at while training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextView {
+    /// The picture that the encoder gets. What it says about a patch of background depends on what else is in the crop, so
+    /// that a cache hides the same of what the caption names, and other background.
+    #[default]
+    Crop,
+    /// The whole frame, whose map is seen through the crop: what a cache holds, so that a cache changes the speed and
+    /// nothing else.
+    Frame,
 }
 
 /// The contrastive term of the loss.

@@ -29,6 +29,7 @@ fn sample_of(clip: tgm_video::Clip, grid: tgm_masking::Grid, frames: Vec<usize>)
         crop: tgm_video::CropBox::whole(clip.width() as u32, clip.height() as u32),
         flipped: false,
         clip,
+        whole: None,
         grid,
         tubelets: Vec::new(),
         motion: None,

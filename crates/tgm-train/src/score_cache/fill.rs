@@ -38,6 +38,16 @@ impl Default for Rules {
     }
 }
 
+impl Rules {
+    /// Rows and columns of a map.
+    pub(crate) fn side(&self, clip: &ClipModel) -> usize {
+        match self.options.resample {
+            Resample::Map => clip.image_size() / clip.patch_size(),
+            Resample::Positions => self.grid,
+        }
+    }
+}
+
 /// What a call of [`fill`] did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Filled {
@@ -74,10 +84,7 @@ const FRAMES_AT_ONCE: usize = 64;
 /// video that was tried is bad. Single bad videos are counted and left out.
 pub fn fill(data: &Subset, clip: &ClipModel, rules: &Rules, folder: &Path) -> Result<Filled> {
     let start = Instant::now();
-    let side = match rules.options.resample {
-        Resample::Map => clip.image_size() / clip.patch_size(),
-        Resample::Positions => rules.grid,
-    };
+    let side = rules.side(clip);
     let frames = if rules.every == 1 { "every one".into() } else { format!("one of {}", rules.every) };
     let spec = CacheSpec::new(&model_name(clip), rules.options, (side, side), &frames);
     let mut cache = ScoreCache::open_or_create(folder, &spec)?;

@@ -1,15 +1,16 @@
 //! Score maps ahead of training: CLIP looks at every video once, however many epochs follow.
 //!
 //! [`fill`] writes the maps of whole frames, [`CachedScores`] gives a training clip its map through the same crop, mirror
-//! and times as its pixels. What CLIP would say about the *cropped* picture differs a little, because the crop takes
-//! context away: a test measures how little.
+//! and times as its pixels. With `text.view = "frame"` that is what CLIP says while training, too. With `"crop"` CLIP looks at
+//! the cropped picture, and what it says about background differs, because the crop takes context away: a test measures how
+//! much.
 
 mod fill;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use tgm_clip::cache::{CacheKey, CacheSpec, Region, ScoreCache};
+use tgm_clip::cache::{CacheKey, CacheSpec, Maps, Region, ScoreCache};
 use tgm_clip::{ClipModel, ScoreOptions, slots};
 use tgm_data::loader::{Sample, Subset};
 use tgm_data::manifest::Row;
@@ -69,13 +70,21 @@ impl CachedScores {
         let Some(caption) = &sample.caption else { return Ok(None) };
         let key = key(&self.data.manifest().row(sample.row as usize), caption)?;
         let Some(maps) = self.cache.get(&key)? else { return Ok(None) };
-        let grid = sample.grid;
-        let scores = maps
-            .crop(&region(sample), sample.flipped, (grid.rows(), grid.cols()), sample.clip.times())
-            .with_context(|| sample.path.clone())?;
-        let scores = slots(&scores, grid.cells(), sample.clip.frames() / grid.slots())?;
-        Ok(Some(ScoreMap::new(grid, scores)?))
+        through_crop(sample, &maps).map(Some)
     }
+}
+
+/// The maps of whole frames as a clip sees them: through its crop and mirror, at its times, on its grid.
+///
+/// # Errors
+/// When the crop is no part of the frame.
+pub fn through_crop(sample: &Sample, maps: &Maps) -> Result<ScoreMap> {
+    let grid = sample.grid;
+    let scores = maps
+        .crop(&region(sample), sample.flipped, (grid.rows(), grid.cols()), sample.clip.times())
+        .with_context(|| sample.path.clone())?;
+    let scores = slots(&scores, grid.cells(), sample.clip.frames() / grid.slots())?;
+    Ok(ScoreMap::new(grid, scores)?)
 }
 
 /// Which part of the frame a clip shows.
