@@ -24,7 +24,8 @@ Everything that is run in this repository, after checking that the machine has w
 Usage: cargo xtask <COMMAND> [ARGS]...
 
 Commands of this repository:
-  setup   Check for FFmpeg, pkg-config and libclang; install what is missing (Debian, Ubuntu)
+  setup   Check for FFmpeg, pkg-config and libclang; install what is missing (Debian, Ubuntu);
+          --browser also Chromium, in which tests open the pages (without it they are skipped)
   test    Run all tests: cargo test --workspace, or of one crate with `-p CRATE`;
           --slow adds the slow ones, all other arguments go to cargo test
   ci      Everything continuous integration checks, tests included
@@ -56,6 +57,7 @@ fn dispatch(args: &[String]) -> Result {
     match name.as_str() {
         "help" | "--help" | "-h" => help(),
         "setup" | "test" | "ci" | "tidy" | "doc" | "fmt" if asks_for_help(rest) => help(),
+        "setup" if rest == ["--browser"] => setup::setup().and_then(|()| setup::browser()),
         "setup" => no_arguments(name, rest).and_then(|()| setup::setup()),
         // These two only look at files: they work on a machine that has nothing but Rust.
         "tidy" => no_arguments(name, rest).and_then(|()| tidy::tidy()),

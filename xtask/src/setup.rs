@@ -9,9 +9,13 @@ use crate::probe;
 
 const APT: &str = "apt-get install -y --no-install-recommends libavcodec-dev libavformat-dev libavutil-dev \
     libswscale-dev libavfilter-dev libavdevice-dev libswresample-dev pkg-config libclang-dev ffmpeg";
+const APT_BROWSER: &str = "apt-get install -y --no-install-recommends chromium";
 const DNF: &str = "dnf install -y ffmpeg-free ffmpeg-free-devel pkgconf-pkg-config clang-devel";
 const PACMAN: &str = "pacman -S --needed ffmpeg pkgconf clang";
 const BREW: &str = "brew install ffmpeg pkgconf llvm";
+
+/// Browsers that the tests can drive.
+const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
 /// How system packages are installed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +45,14 @@ pub fn ensure() -> Result {
     match (manager, rights()) {
         (Some(Manager::Apt), rights @ (Rights::Root | Rights::Sudo)) => {
             eprintln!("setup: not found: {}; installing with apt-get", missing.join(", "));
-            install(rights)
+            install(APT, rights)?;
+            match probe::missing() {
+                missing if missing.is_empty() => Ok(()),
+                missing => Err(Failure::new(format!(
+                    "still not found after the installation: {}",
+                    missing.join(", ")
+                ))),
+            }
         }
         (manager, rights) => Err(Failure::new(advice(&missing, manager, rights))),
     }
@@ -52,6 +63,27 @@ pub fn setup() -> Result {
     ensure()?;
     println!("setup: FFmpeg's libraries and program, pkg-config and libclang are there");
     Ok(())
+}
+
+/// The `setup --browser` command, after `setup`.
+pub fn browser() -> Result {
+    if !has_browser() {
+        let manager =
+            Manager::of(env::consts::OS, &fs::read_to_string("/etc/os-release").unwrap_or_default());
+        match (manager, rights()) {
+            (Some(Manager::Apt), rights @ (Rights::Root | Rights::Sudo)) => install(APT_BROWSER, rights)?,
+            _ => return Err(Failure::new("no Chromium here; install it from your system's packages")),
+        }
+        if !has_browser() {
+            return Err(Failure::new("Chromium was installed, but does not start"));
+        }
+    }
+    println!("setup: a browser for the tests is there");
+    Ok(())
+}
+
+fn has_browser() -> bool {
+    BROWSERS.iter().any(|name| succeeds(Command::new(name).arg("--version")))
 }
 
 impl Manager {
@@ -83,20 +115,14 @@ fn rights() -> Rights {
     }
 }
 
-fn install(rights: Rights) -> Result {
+fn install(packages: &str, rights: Rights) -> Result {
     // A package source that is unreachable fails the update, but the packages may still be had from the others:
     // what counts is whether the installation works.
     if run(&mut apt(rights, "apt-get update")).is_err() {
         eprintln!("setup: `apt-get update` failed, going on with the package lists that are there");
     }
-    run(&mut apt(rights, APT))
-        .map_err(|failure| failure.at(&format!("setup failed at `{}`", line(APT, rights))))?;
-    match probe::missing() {
-        missing if missing.is_empty() => Ok(()),
-        missing => {
-            Err(Failure::new(format!("still not found after the installation: {}", missing.join(", "))))
-        }
-    }
+    run(&mut apt(rights, packages))
+        .map_err(|failure| failure.at(&format!("setup failed at `{}`", line(packages, rights))))
 }
 
 /// A line for apt as a command that asks nothing and waits for another apt that is running.
