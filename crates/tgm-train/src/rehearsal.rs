@@ -56,7 +56,6 @@ pub fn print(config: Config, run: RunDir) -> Result<Rehearsal> {
     println!("{}", trainer.describe());
     let parameters = trainer.params().count();
     let mib = (parameters * BYTES_PER_PARAMETER) as f64 / f64::from(1 << 20);
-    println!("memory    {mib:.0} MiB for weights, gradients and moments, besides activations");
     let measured = trainer.rehearse(STEPS, LIMIT)?;
     let (plan, steps) = (trainer.plan(), trainer.plan().length.stop);
     let rehearsal = Rehearsal {
@@ -74,7 +73,7 @@ pub fn print(config: Config, run: RunDir) -> Result<Rehearsal> {
         bad_videos: measured.bad_videos,
     };
     if let Some(peak) = rehearsal.peak_mib {
-        println!("          {peak:.0} MiB in all at the peak of the rehearsal");
+        println!("          {peak:.0} MiB in all at the peak of the rehearsal, videos in memory included");
     }
     println!(
         "time      {:.2} s per step ({} micro-batches measured, {:.0} % of the time waiting for data)",

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use common::{error_of, fixtures, said, text, tgm};
+use common::{command, error_of, fixtures, said, text, tgm};
 use tgm_data::manifest::Manifest;
 
 fn caption(data: &Path, out: &Path, more: &[&str]) -> Output {
@@ -117,8 +117,7 @@ fn what_cannot_be_done_is_one_clear_line() {
     fs::write(&data, "path\ncut.mp4\n").unwrap();
     let none = error_of(&caption(&data, &dir.path().join("other.csv"), &[]), 1);
     assert!(none.contains("none of the 1 videos") && none.contains("cut.mp4"), "{none}");
-    let absent = Command::new(env!("CARGO_BIN_EXE_tgm"))
-        .args(["caption", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()])
+    let absent = command(&["caption", "--data", text(&data), "--out", text(&out)])
         .env("HF_HOME", dir.path())
         .env("HF_HUB_OFFLINE", "1")
         .output()

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::{fixtures, ok, text, tgm, world};
 use safetensors::SafeTensors;
