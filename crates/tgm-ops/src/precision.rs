@@ -1,5 +1,7 @@
 //! The arithmetic of matrix products, and what a forward pass leaves behind for the backward pass.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::product;
@@ -20,6 +22,17 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+
+    /// The name in configurations, rows and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// Whether this processor computes in this precision.
     pub fn is_native(self) -> bool {
         match self {
@@ -31,6 +44,12 @@ impl Precision {
     /// This precision, or f32 where the processor lacks it.
     pub fn or_f32(self) -> Self {
         if self.is_native() { self } else { Self::F32 }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -60,4 +79,18 @@ pub enum Keep {
     Inputs,
     /// Nothing: there will be no backward pass.
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_and_messages_use_the_same_names() {
+        for precision in Precision::ALL {
+            let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(precision.name());
+            assert_eq!(Precision::deserialize(value), Ok(precision));
+            assert_eq!(format!("{precision:>5}").trim_start(), precision.name());
+        }
+    }
 }

@@ -38,12 +38,22 @@ impl Environment {
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
             command: command.join(" "),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            processor: line_of("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            processor: processor(),
+            cores: cores(),
             memory_gib: kilobytes("/proc/meminfo", "MemTotal").map(|kb| kb / f64::from(1 << 20)),
             peak_gflops: peak_flops / 1e9,
         }
     }
+}
+
+/// The processor's name; `unknown` where the system does not say it.
+pub fn processor() -> String {
+    line_of("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into())
+}
+
+/// Threads that may run at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// The most memory that this process has held so far, in MiB, where the system says it.

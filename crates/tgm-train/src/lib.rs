@@ -33,7 +33,6 @@ pub mod schedule;
 pub mod score_cache;
 pub mod step;
 pub mod stop;
-pub mod synthetic;
 pub mod tensorboard;
 pub mod tensors;
 pub mod trainer;

@@ -12,7 +12,7 @@ use candle_core::Device;
 use tgm_contrastive::ContrastiveHead;
 use tgm_data::loader::Subset;
 use tgm_mae::{MaeConfig, VideoMae};
-use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, Precision};
+use tgm_ops::{AdamW, AdamWConfig, Gradients, Params};
 use tgm_random::Streams;
 
 use self::clock::{Average, Clock};
@@ -192,10 +192,7 @@ impl Trainer {
             mib(memory.total()),
             mib(memory.parameters),
             mib(memory.activations),
-            match compute.precision.or_f32() {
-                Precision::F32 => "f32",
-                Precision::Bf16 => "bf16",
-            },
+            compute.precision.or_f32(),
             if config.train.recompute { ", recomputed" } else { "" },
             self.peak_flops / 1e9,
             self.run.path().display(),

@@ -1,12 +1,10 @@
 //! `tgm bench decode`: from video files to frames and to tubelets, in CPU time.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tgm_random::Streams;
 use tgm_video::{
@@ -14,8 +12,11 @@ use tgm_video::{
     patchify,
 };
 
+use super::options::Options;
+use super::program::Program;
+use super::python::DECODERS;
 use super::record::{Record, Row};
-use crate::config::ConfigError;
+use super::scratch::Scratch;
 use crate::progress::Progress;
 
 /// CPU milliseconds per clip from video files: to whole RGB frames, and all the way to normalised tubelets.
@@ -26,9 +27,7 @@ use crate::progress::Progress;
 #[command(after_help = "\
 Examples:
   tgm bench decode clips/*.mp4
-  tgm bench decode --peers --name egogestar --json decode.json egogestar/testvideo/*.mp4
-
-The peers need a Python with torch, torchvision, torchcodec, decord and av; TGM_PEERS_PYTHON names it.")]
+  tgm bench decode --peers --name egogestar --json decode.json egogestar/testvideo/*.mp4")]
 pub(in crate::commands) struct Args {
     /// Video files.
     #[arg(required = true)]
@@ -37,17 +36,10 @@ pub(in crate::commands) struct Args {
     #[arg(long, default_value = "files")]
     name: String,
     /// Source frames from one frame of a clip to the next.
-    #[arg(long, default_value_t = 4)]
-    stride: usize,
-    /// Rounds; the best one of each program counts.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Measure the peers, too.
-    #[arg(long)]
-    peers: bool,
-    /// Write the rows to a file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    stride: u16,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// Frames in a clip, and its width and height.
@@ -55,7 +47,6 @@ const FRAMES: usize = 16;
 const SIZE: u32 = 224;
 /// The peers, as `benches/peers/decode.py` knows them.
 const PEERS: [&str; 4] = ["torchcodec", "torchcodec-approximate", "decord", "pyav"];
-const SCRIPT: &str = include_str!("../../../../../benches/peers/decode.py");
 /// Mean pixels of the same frames differ by less than this between programs: each rounds colours in its own way.
 const SAME_FRAMES: f64 = 1.5;
 
@@ -89,9 +80,6 @@ struct Round {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    if args.rounds == 0 || args.stride == 0 {
-        return Err(ConfigError("--rounds and --stride must be at least 1".into()).into());
-    }
     let mut spec = Spec { clips: clips(&args)?, size: SIZE, tubelets: false };
     println!("{:<34} {:>12} {:>12}  {:>7}", "CPU ms per clip", "ours", "best peer", "ratio");
     let mut rows = Vec::new();
@@ -99,7 +87,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         spec.tubelets = tubelets;
         rows.extend(measure(&args, &spec, work)?);
     }
-    Record::new(rows).write(args.json.as_deref())
+    Record::new(rows).write(args.options.json.as_deref())
 }
 
 /// The middle clip of each file, and a crop as training draws it.
@@ -107,7 +95,7 @@ fn clips(args: &Args) -> Result<Vec<ClipSpec>> {
     let streams = Streams::new(0);
     let clip = |(number, path): (usize, &PathBuf)| -> Result<ClipSpec> {
         let reader = VideoReader::open(path, &ReadOptions::default())?;
-        let sampling = Sampling::Dense { frames: FRAMES, stride: args.stride };
+        let sampling = Sampling::Dense { frames: FRAMES, stride: args.stride.into() };
         let rng = &mut streams.stream("crop", 0, number as u64);
         let CropBox { x, y, width, height } =
             Crop::multi_scale().choose(reader.probe().width, reader.probe().height, SIZE, rng)?;
@@ -123,52 +111,44 @@ fn clips(args: &Args) -> Result<Vec<ClipSpec>> {
 
 /// Ours with a scan of each file and with stored indices, and the peers, in turn.
 fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
-    let folder = std::env::temp_dir().join(format!("tgm-bench-decode-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let peers = if args.peers { Peer::start_all(&folder, spec) } else { Ok(Vec::new()) };
-    let measured = peers.and_then(|mut peers| {
-        let progress = Progress::new(work, args.rounds as u64);
-        let (mut scanned, mut indexed) = (Best::default(), Best::default());
-        let mut theirs = vec![Best::default(); peers.len()];
-        for round in 0..args.rounds {
-            scanned.add(ours(spec, false)?);
-            indexed.add(ours(spec, true)?);
-            for (peer, best) in peers.iter_mut().zip(&mut theirs) {
-                best.add(peer.round()?);
-            }
-            progress.set(round as u64 + 1);
+    let folder = Scratch::new("decode")?;
+    let mut peers = if args.options.peers { start_peers(folder.path(), spec)? } else { Vec::new() };
+    let rounds = u64::from(args.options.rounds);
+    let progress = Progress::new(work, rounds);
+    let (mut scanned, mut indexed) = (Best::default(), Best::default());
+    let mut theirs = vec![Best::default(); peers.len()];
+    for round in 0..rounds {
+        scanned.add(ours(spec, false)?);
+        indexed.add(ours(spec, true)?);
+        for (peer, best) in peers.iter_mut().zip(&mut theirs) {
+            best.add(peer.turn()?);
         }
-        progress.finish();
-        let names = peers.iter().map(|peer| peer.name);
-        let theirs: BTreeMap<&str, Best> = names.zip(theirs).collect();
-        ensure_same_frames(&scanned, &theirs)?;
-        let clips = spec.clips.len() as f64;
-        let row = |name: String, ours: f64, theirs: BTreeMap<String, f64>| {
-            let best = theirs.values().copied().min_by(f64::total_cmp);
-            let ratio = best.map(|best| best / ours);
-            let show = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
-            println!("{name:<34} {ours:>12.2} {:>12}  {:>7}", show(best), show(ratio));
-            Row { name, unit: "CPU ms/clip".into(), ours, peers: theirs, ratio, ..Row::default() }
-        };
-        let cpu = |best: &Best| 1e3 * best.cpu / clips;
-        let wall = |best: &Best| 1e3 * best.wall / clips;
-        let of = |time: &dyn Fn(&Best) -> f64| -> BTreeMap<String, f64> {
-            theirs.iter().map(|(name, best)| ((*name).to_owned(), time(best))).collect()
-        };
-        let set = &args.name;
-        let wall_row = Row {
-            unit: "ms/clip".into(),
-            ..row(format!("decode/{set}/{work}/wall"), wall(&scanned), of(&wall))
-        };
-        Ok(vec![
-            row(format!("decode/{set}/{work}"), cpu(&scanned), of(&cpu)),
-            row(format!("decode/{set}/{work}/indexed"), cpu(&indexed), of(&cpu)),
-            wall_row,
-        ])
-    });
-    // Nothing depends on whether the folder goes away.
-    let _ = std::fs::remove_dir_all(&folder);
-    measured
+        progress.set(round + 1);
+    }
+    progress.finish();
+    let theirs: BTreeMap<&str, Best> = peers.iter().map(Program::name).zip(theirs).collect();
+    ensure_same_frames(&scanned, &theirs)?;
+    let clips = spec.clips.len() as f64;
+    let row = |name: String, ours: f64, theirs: BTreeMap<String, f64>| {
+        let best = theirs.values().copied().min_by(f64::total_cmp);
+        let ratio = best.map(|best| best / ours);
+        let show = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
+        println!("{name:<34} {ours:>12.2} {:>12}  {:>7}", show(best), show(ratio));
+        Row { name, unit: "CPU ms/clip".into(), ours, peers: theirs, ratio, ..Row::default() }
+    };
+    let cpu = |best: &Best| 1e3 * best.cpu / clips;
+    let wall = |best: &Best| 1e3 * best.wall / clips;
+    let of = |time: &dyn Fn(&Best) -> f64| -> BTreeMap<String, f64> {
+        theirs.iter().map(|(name, best)| ((*name).to_owned(), time(best))).collect()
+    };
+    let set = &args.name;
+    let wall_row =
+        Row { unit: "ms/clip".into(), ..row(format!("decode/{set}/{work}/wall"), wall(&scanned), of(&wall)) };
+    Ok(vec![
+        row(format!("decode/{set}/{work}"), cpu(&scanned), of(&cpu)),
+        row(format!("decode/{set}/{work}/indexed"), cpu(&indexed), of(&cpu)),
+        wall_row,
+    ])
 }
 
 /// The least of all rounds.
@@ -248,63 +228,20 @@ fn thread_cpu() -> Result<Duration> {
     Ok(Duration::from_nanos(nanos.with_context(|| format!("{path}: {text:?} is no time"))?))
 }
 
-/// A peer: a process that waits for its turn.
-struct Peer {
-    name: &'static str,
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Peer {
-    fn start_all(folder: &Path, spec: &Spec) -> Result<Vec<Self>> {
-        let (script, file) = (folder.join("decode.py"), folder.join("spec.json"));
-        let python = std::env::var_os("TGM_PEERS_PYTHON").unwrap_or_else(|| "python3".into());
-        std::fs::write(&script, SCRIPT)
-            .and_then(|()| std::fs::write(&file, serde_json::to_vec(spec)?))
-            .with_context(|| format!("cannot write to {}", folder.display()))?;
-        let start = |name: &'static str| -> Result<Self> {
-            let mut command = Command::new(&python);
-            command.arg(&script).arg(&file).arg(name).env("OMP_NUM_THREADS", "1");
-            command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut child =
-                command.spawn().with_context(|| format!("cannot start {}", Path::new(&python).display()))?;
-            let input = child.stdin.take().context("a program without standard input")?;
-            let output = BufReader::new(child.stdout.take().context("a program without standard output")?);
-            Ok(Self { name, child, input, output })
-        };
-        let mut peers = PEERS.into_iter().map(start).collect::<Result<Vec<_>>>()?;
-        // Imports and first calls are not part of the work.
-        peers.iter_mut().try_for_each(|peer| peer.round().map(drop))?;
-        Ok(peers)
-    }
-
-    fn round(&mut self) -> Result<Round> {
-        // A program that is gone shows in its output.
-        let _ = self.input.write_all(b"go\n").and_then(|()| self.input.flush());
-        loop {
-            let mut text = String::new();
-            if self.output.read_line(&mut text)? == 0 {
-                bail!(
-                    "{} ended early ({}): what it wrote above says why; TGM_PEERS_PYTHON names a Python that has its packages",
-                    self.name,
-                    self.child.wait()?
-                );
-            }
-            // Libraries print what they like; only JSON objects are meant for us.
-            if text.starts_with('{') {
-                return serde_json::from_str(&text).with_context(|| format!("{} said {text:?}", self.name));
-            }
-        }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // Does nothing to one that has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The peers, each with its first round, of which imports and first calls are a part, behind it.
+fn start_peers(folder: &Path, spec: &Spec) -> Result<Vec<Program>> {
+    let file = folder.join("spec.json");
+    std::fs::write(&file, serde_json::to_vec(spec)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let python = DECODERS.interpreter()?;
+    let start = |name: &str| -> Result<Program> {
+        let mut command = DECODERS.command(&python, &file, &[name])?;
+        command.env("OMP_NUM_THREADS", "1");
+        let mut peer = Program::start(name, command)?;
+        peer.turn::<Round>()?;
+        Ok(peer)
+    };
+    PEERS.into_iter().map(start).collect()
 }
 
 #[cfg(test)]

@@ -2,9 +2,13 @@
 
 mod decode;
 mod localise;
+mod options;
+mod program;
 mod python;
+mod rates;
 mod record;
 mod score;
+mod scratch;
 mod step;
 mod turns;
 mod worker;

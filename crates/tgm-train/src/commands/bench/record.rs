@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::environment;
+
 /// The file of a bench.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Record {
@@ -72,11 +74,9 @@ impl Record {
 
 impl Machine {
     fn this() -> Self {
-        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         Self {
-            cpu: name.map_or("unknown".into(), |(_, name)| name.trim().to_owned()),
-            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cpu: environment::processor(),
+            threads: environment::cores(),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
         }
     }

@@ -1,18 +1,21 @@
 //! `tgm bench score`: frames per second through CLIP's image tower.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::DType;
 use clap::ValueEnum;
 use serde_json::json;
+use tgm_ops::Precision;
 use tgm_ops::gradcheck::randn;
 
-use super::python;
+use super::options::{Options, Threads, precision};
+use super::python::MODELS;
+use super::rates::{Bench, header};
 use super::record::Record;
-use super::step::{Precision, Scratch, header, line, measure, row, threads};
-use super::turns::{Kind, Spec, ensure_agreement};
+use super::scratch::Scratch;
+use super::turns::{Kind, Spec};
 
 /// Frames per second through CLIP's image tower to projected patch features, with random weights.
 ///
@@ -27,23 +30,15 @@ pub(in crate::commands) struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Size::B32, Size::B16])]
     size: Vec<Size>,
     /// Precisions.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Precision::F32, Precision::Bf16])]
+    #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = Precision::ALL)]
     precision: Vec<Precision>,
     /// Frames of 224² that go through together.
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Threads of each program. Default: all.
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Timed batches of each program; the median counts.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Measure PyTorch, too.
-    #[arg(long)]
-    peers: bool,
-    /// Write the rows to a file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,12 +80,14 @@ impl Size {
 const SIDE: usize = 224;
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let python = if args.peers { Some(python::interpreter()?) } else { None };
+    let options = &args.options;
+    let python = options.peers.then(|| MODELS.interpreter()).transpose()?;
     let folder = Scratch::new("score")?;
+    let bench = Bench { folder: folder.path(), python: python.as_deref(), rounds: options.rounds };
     let input = folder.path().join("input.safetensors");
     let pixels = randn("frames", &[args.batch, 3, SIDE, SIDE], DType::F32)?;
     candle_core::safetensors::save(&HashMap::from([("pixel_values", pixels)]), &input)?;
-    println!("{}", header(&["frames/s"]));
+    println!("{}", header("frames/s"));
     let mut rows = Vec::new();
     for &size in &args.size {
         let tower = size.tower();
@@ -101,19 +98,15 @@ pub(super) fn run(args: Args) -> Result<()> {
                 work: Kind::Score,
                 model: model.display().to_string(),
                 input: input.display().to_string(),
-                precision: precision.name().into(),
-                threads: threads(args.threads),
+                precision,
+                threads: args.threads.count(),
                 contrastive: false,
             };
-            let name = format!("score/{}/{}/b{}", tower.name, precision.name(), args.batch);
-            let measured = measure(folder.path(), &name, &spec, python.as_deref(), args.rounds)?;
-            ensure_agreement(&measured, precision.tolerance()).with_context(|| name.clone())?;
-            let row = row(name, "frames/s", args.batch as f64, &measured);
-            println!("{}", line(&row));
-            rows.push(row);
+            let name = format!("score/{}/{precision}/b{}", tower.name, args.batch);
+            rows.push(bench.row(name, "frames/s", args.batch, &spec)?);
         }
     }
-    Record::new(rows).write(args.json.as_deref())
+    Record::new(rows).write(options.json.as_deref())
 }
 
 /// A CLIP of this size with random weights, in Hugging Face's layout. Its text tower, which this bench does not use, is

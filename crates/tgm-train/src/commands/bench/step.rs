@@ -1,8 +1,7 @@
 //! `tgm bench step`: pretraining steps and feature extraction per second.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -10,13 +9,16 @@ use clap::ValueEnum;
 use tgm_contrastive::{ContrastiveConfig, ContrastiveHead};
 use tgm_mae::{Checkpoint, CheckpointKind, KeyLayout, MaeConfig, VideoMae};
 use tgm_masking::{Cues, Grid, Masking};
-use tgm_ops::Params;
 use tgm_ops::gradcheck::randn;
+use tgm_ops::{Params, Precision};
 use tgm_random::Streams;
 
-use super::python;
-use super::record::{Record, Row};
-use super::turns::{Kind, Measured, Spec, ensure_agreement, in_turn, write_spec};
+use super::options::{Options, Threads, precision};
+use super::python::MODELS;
+use super::rates::{Bench, header};
+use super::record::Record;
+use super::scratch::Scratch;
+use super::turns::{Kind, Spec};
 use super::worker::TEXT_DIM;
 
 /// Clips per second of a pretraining step (forward, backward, AdamW) and of feature extraction, with random weights.
@@ -33,7 +35,7 @@ pub(in crate::commands) struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Size::Small, Size::Base])]
     size: Vec<Size>,
     /// Precisions.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Precision::F32, Precision::Bf16])]
+    #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = Precision::ALL)]
     precision: Vec<Precision>,
     /// Kinds of work.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Tube, Work::Joint, Work::Features])]
@@ -41,18 +43,10 @@ pub(in crate::commands) struct Args {
     /// Clips of a step.
     #[arg(long, default_value_t = 4)]
     batch: usize,
-    /// Threads of each program. Default: all.
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Timed units of work of each program; the median counts.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Measure PyTorch, too.
-    #[arg(long)]
-    peers: bool,
-    /// Write the rows to a file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,12 +59,6 @@ enum Size {
     Base,
     /// ViT-L, 16 frames of 224².
     Large,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Precision {
-    F32,
-    Bf16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,23 +93,6 @@ impl Size {
     }
 }
 
-impl Precision {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    /// How far two programs' results may be apart, relatively.
-    pub(super) const fn tolerance(self) -> f64 {
-        match self {
-            Self::F32 => 1e-4,
-            Self::Bf16 => 2e-2,
-        }
-    }
-}
-
 impl Work {
     fn masking(self) -> Masking {
         match self {
@@ -132,7 +103,7 @@ impl Work {
     }
 
     fn row(self, size: Size, precision: Precision, batch: usize) -> String {
-        let (size, precision) = (size.name(), precision.name());
+        let size = size.name();
         match self {
             Self::Tube => format!("step/{size}/{precision}/tube-0.9/b{batch}"),
             Self::Joint => format!("step/{size}/{precision}/joint-0.6/b{batch}"),
@@ -142,10 +113,11 @@ impl Work {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let python = if args.peers { Some(python::interpreter()?) } else { None };
+    let options = &args.options;
+    let python = options.peers.then(|| MODELS.interpreter()).transpose()?;
     let folder = Scratch::new("step")?;
-    let threads = threads(args.threads);
-    println!("{}", header(&["clips/s"]));
+    let bench = Bench { folder: folder.path(), python: python.as_deref(), rounds: options.rounds };
+    println!("{}", header("clips/s"));
     let mut rows = Vec::new();
     for &size in &args.size {
         for &work in &args.work {
@@ -156,20 +128,15 @@ pub(super) fn run(args: Args) -> Result<()> {
                     work: if work == Work::Features { Kind::Features } else { Kind::Step },
                     model: folder.path().join("model").display().to_string(),
                     input: folder.path().join("input.safetensors").display().to_string(),
-                    precision: precision.name().into(),
-                    threads,
+                    precision,
+                    threads: args.threads.count(),
                     contrastive: work == Work::Joint,
                 };
-                let name = work.row(size, precision, args.batch);
-                let measured = measure(folder.path(), &name, &spec, python.as_deref(), args.rounds)?;
-                ensure_agreement(&measured, precision.tolerance()).with_context(|| name.clone())?;
-                let row = row(name, "clips/s", clips as f64, &measured);
-                println!("{}", line(&row));
-                rows.push(row);
+                rows.push(bench.row(work.row(size, precision, args.batch), "clips/s", clips, &spec)?);
             }
         }
     }
-    Record::new(rows).write(args.json.as_deref())
+    Record::new(rows).write(options.json.as_deref())
 }
 
 /// Random weights in Hugging Face's layout, and clips, masks and texts.
@@ -215,96 +182,4 @@ fn masks(config: &MaeConfig, masking: &Masking, clips: usize) -> Result<Tensor> 
         }
     }
     Ok(Tensor::from_vec(flags, (clips, grid.len()), &Device::Cpu)?)
-}
-
-/// Ours, and PyTorch eager and compiled.
-pub(super) fn measure(
-    folder: &Path,
-    name: &str,
-    spec: &Spec,
-    python: Option<&Path>,
-    rounds: usize,
-) -> Result<Vec<Measured>> {
-    let file = write_spec(folder, "spec", spec)?;
-    let mut ours = Command::new(std::env::current_exe().context("cannot find this program")?);
-    ours.args(["bench", "worker"]).arg(&file);
-    for pool in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
-        ours.env(pool, spec.threads.to_string());
-    }
-    let mut commands = vec![("ours".to_owned(), ours)];
-    if let Some(python) = python {
-        commands.push(("pytorch-eager".into(), python::worker(python, &file, &[])?));
-        commands.push(("pytorch-compile".into(), python::worker(python, &file, &["--compile"])?));
-    }
-    in_turn(name, commands, rounds)
-}
-
-/// A row of rates: `units` of work per measured second.
-pub(super) fn row(name: String, unit: &str, units: f64, measured: &[Measured]) -> Row {
-    let rate = |m: &Measured| units / m.seconds;
-    let (ours, peers) = (&measured[0], &measured[1..]);
-    let best = peers.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)));
-    Row {
-        name,
-        unit: unit.into(),
-        ours: rate(ours),
-        peers: peers.iter().map(|m| (m.name.clone(), rate(m))).collect(),
-        ratio: best.map(|best| rate(ours) / rate(best)),
-        ours_peak_mb: Some(ours.peak_mb),
-        peer_peak_mb: best.map(|best| best.peak_mb),
-        ..Row::default()
-    }
-}
-
-pub(super) fn header(units: &[&str]) -> String {
-    format!(
-        "{:<32}{:>9}{:>9}{:>9}{:>8}{:>10}{:>10}   ({})",
-        "",
-        "ours",
-        "eager",
-        "compile",
-        "ratio",
-        "ours MB",
-        "peer MB",
-        units.join(", ")
-    )
-}
-
-pub(super) fn line(row: &Row) -> String {
-    let number = |value: Option<f64>, digits| value.map_or("–".into(), |v| format!("{v:.digits$}"));
-    format!(
-        "{:<32}{:>9.2}{:>9}{:>9}{:>8}{:>10}{:>10}",
-        row.name,
-        row.ours,
-        number(row.peers.get("pytorch-eager").copied(), 2),
-        number(row.peers.get("pytorch-compile").copied(), 2),
-        number(row.ratio, 2),
-        number(row.ours_peak_mb, 0),
-        number(row.peer_peak_mb, 0),
-    )
-}
-
-pub(super) fn threads(wanted: Option<usize>) -> usize {
-    wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-}
-
-/// A folder that is gone when the bench ends.
-pub(super) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(super) fn new(name: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("tgm-bench-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

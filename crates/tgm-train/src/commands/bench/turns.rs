@@ -4,13 +4,15 @@
 //! programs speak lines of JSON on their standard output, `benches/peers/worker.py` as well as [`super::worker`]:
 //! `{"value": …}` once they are warm, `{"seconds": …}` for every line they are sent, and `{"peak_mb": …}` at the end.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use tgm_ops::Precision;
 
+use super::program::Program;
+use crate::commands::median;
 use crate::progress::Progress;
 
 /// The work that all programs of one row do. Both sides read it from the same file.
@@ -22,8 +24,8 @@ pub(super) struct Spec {
     pub model: String,
     /// A safetensors file.
     pub input: String,
-    /// `f32` or `bf16`.
-    pub precision: String,
+    /// What it is computed in.
+    pub precision: Precision,
     /// Threads of each program.
     pub threads: usize,
     /// With the contrastive loss.
@@ -55,28 +57,30 @@ pub(super) struct Measured {
     pub peak_mb: f64,
 }
 
-/// A running program.
-struct Program {
-    name: String,
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+/// Before its first turn.
+#[derive(Deserialize)]
+struct Warm {
+    value: f64,
 }
 
-#[derive(Default, Deserialize)]
-struct Line {
-    value: Option<f64>,
-    seconds: Option<f64>,
-    peak_mb: Option<f64>,
+/// After every turn.
+#[derive(Deserialize)]
+struct Done {
+    seconds: f64,
+}
+
+/// At the end.
+#[derive(Deserialize)]
+struct Ended {
+    peak_mb: f64,
 }
 
 /// Starts the named commands, lets each do `rounds` units of work in turn, and ends them.
 ///
 /// # Errors
 /// When a program cannot be started, or ends before its time.
-pub(super) fn in_turn(title: &str, commands: Vec<(String, Command)>, rounds: usize) -> Result<Vec<Measured>> {
-    ensure!(rounds > 0, "--rounds 0: at least 1");
-    let progress = Progress::new(title, (commands.len() * (rounds + 1)) as u64);
+pub(super) fn in_turn(title: &str, commands: Vec<(String, Command)>, rounds: u32) -> Result<Vec<Measured>> {
+    let progress = Progress::new(title, commands.len() as u64 * u64::from(rounds + 1));
     let mut done = 0;
     let mut step = || {
         done += 1;
@@ -86,13 +90,13 @@ pub(super) fn in_turn(title: &str, commands: Vec<(String, Command)>, rounds: usi
     let mut programs = Vec::new();
     for (name, command) in commands {
         let mut program = Program::start(name, command)?;
-        let value = program.line()?.value.context("a program began without its value")?;
-        programs.push((program, value, Vec::with_capacity(rounds)));
+        let Warm { value } = program.line()?;
+        programs.push((program, value, Vec::new()));
         step();
     }
     for _ in 0..rounds {
         for (program, _, seconds) in &mut programs {
-            seconds.push(program.work()?);
+            seconds.push(program.turn::<Done>()?.seconds);
             step();
         }
     }
@@ -100,8 +104,9 @@ pub(super) fn in_turn(title: &str, commands: Vec<(String, Command)>, rounds: usi
     programs
         .into_iter()
         .map(|(program, value, seconds)| {
-            let name = program.name.clone();
-            Ok(Measured { name, value, seconds: median(seconds), peak_mb: program.end()? })
+            let name = program.name().to_owned();
+            let seconds = median(seconds).context("no rounds")?;
+            Ok(Measured { name, value, seconds, peak_mb: program.end::<Ended>()?.peak_mb })
         })
         .collect()
 }
@@ -132,57 +137,6 @@ pub(super) fn write_spec(folder: &Path, name: &str, spec: &Spec) -> Result<std::
     let text = serde_json::to_string_pretty(spec)?;
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
-}
-
-impl Program {
-    fn start(name: String, mut command: Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("cannot start {name}: {command:?}"))?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().context("a program without standard output")?;
-        Ok(Self { name, child, input, output: BufReader::new(output) })
-    }
-
-    fn line(&mut self) -> Result<Line> {
-        loop {
-            let mut text = String::new();
-            if self.output.read_line(&mut text)? == 0 {
-                bail!("{} ended early ({}); what it wrote above says why", self.name, self.child.wait()?);
-            }
-            // Libraries print what they like; only JSON objects are meant for us.
-            if text.starts_with('{') {
-                return serde_json::from_str(&text).with_context(|| format!("{} said {text:?}", self.name));
-            }
-        }
-    }
-
-    fn work(&mut self) -> Result<f64> {
-        let input = self.input.as_mut().context("a program that has ended")?;
-        // A program that is gone shows in its output.
-        let _ = input.write_all(b"go\n").and_then(|()| input.flush());
-        self.line()?.seconds.with_context(|| format!("{} did not say how long it took", self.name))
-    }
-
-    fn end(mut self) -> Result<f64> {
-        drop(self.input.take());
-        let peak = self.line()?.peak_mb.with_context(|| format!("{} did not say its memory", self.name))?;
-        self.child.wait()?;
-        Ok(peak)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Does nothing to one that has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
 #[cfg(all(test, unix))]
@@ -219,10 +173,5 @@ mod tests {
         let measured = in_turn("test", vec![shell("a", WELL), shell("b", &other)], 1).unwrap();
         let error = ensure_agreement(&measured, 0.1).unwrap_err().to_string();
         assert!(error.contains("b computes 3 where a computes 2"), "{error}");
-    }
-
-    #[test]
-    fn the_median_of_an_even_number_is_the_mean_of_the_middle() {
-        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.5);
     }
 }

@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use tgm_clip::{ClipModel, ModelSource, PatchFeatures};
 use tgm_contrastive::{ContrastiveConfig, ContrastiveHead};
@@ -63,7 +63,7 @@ fn step(spec: &Spec) -> Result<Work> {
     let checkpoint = Checkpoint::open(Path::new(&spec.model), None)?;
     let input = StoredTensors::read(Path::new(&spec.input))?;
     let mut params = Params::new(Streams::new(0), &Device::Cpu);
-    let compute = Compute { precision: precision(spec)?, ..Compute::default() };
+    let compute = Compute { precision: spec.precision, ..Compute::default() };
     let mae = VideoMae::new(&checkpoint.config, &mut params)?.with_compute(compute);
     checkpoint.fill(&params)?;
     let tubelets = tubelets_from_pixels(&checkpoint.config, input.get("pixel_values")?)?;
@@ -105,14 +105,14 @@ fn set(params: &Params, name: &str, value: &Tensor) -> Result<()> {
 fn features(spec: &Spec) -> Result<Work> {
     let checkpoint = Checkpoint::open(Path::new(&spec.model), None)?;
     let input = StoredTensors::read(Path::new(&spec.input))?;
-    let encoder = model_io::encoder(&checkpoint)?.with_compute(Compute::inference(precision(spec)?));
+    let encoder = model_io::encoder(&checkpoint)?.with_compute(Compute::inference(spec.precision));
     let tubelets = tubelets_from_pixels(&checkpoint.config, input.get("pixel_values")?)?;
     Ok(Box::new(move || root_mean_square(&encoder.forward_all(&tubelets)?.detach().mean(1)?)))
 }
 
 /// CLIP's projected patch features.
 fn score(spec: &Spec) -> Result<Work> {
-    let dtype = match precision(spec)? {
+    let dtype = match spec.precision {
         Precision::F32 => DType::F32,
         Precision::Bf16 => DType::BF16,
     };
@@ -120,14 +120,6 @@ fn score(spec: &Spec) -> Result<Work> {
         ClipModel::load_with_dtype(&ModelSource::Folder(spec.model.clone().into()), &Device::Cpu, dtype)?;
     let pixels = StoredTensors::read(Path::new(&spec.input))?.get("pixel_values")?.clone();
     Ok(Box::new(move || root_mean_square(&clip.patch_features(&pixels, PatchFeatures::Plain)?)))
-}
-
-fn precision(spec: &Spec) -> Result<Precision> {
-    match spec.precision.as_str() {
-        "f32" => Ok(Precision::F32),
-        "bf16" => Ok(Precision::Bf16),
-        other => bail!("precision {other:?} is neither f32 nor bf16"),
-    }
 }
 
 fn root_mean_square(x: &Tensor) -> Result<f64> {

@@ -12,7 +12,8 @@ use tgm_data::survey::{Depth, FileReport, examine};
 use tgm_random::Streams;
 use tgm_video::{Crop, ReadOptions, VideoReader, View, write_png};
 
-use super::{ManifestArgs, median};
+use super::ManifestArgs;
+use crate::commands::median;
 use crate::html::escape;
 use crate::progress::Progress;
 

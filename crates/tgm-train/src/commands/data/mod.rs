@@ -48,9 +48,3 @@ impl ManifestArgs {
         Ok(Arc::new(Manifest::load_with(&self.manifest, &options)?))
     }
 }
-
-/// The middle of some values; `None` of none.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
-}

@@ -12,7 +12,8 @@ use serde::Serialize;
 use tgm_data::manifest::{Manifest, write_manifest};
 use tgm_video::{Crop, ReadOptions, Sampling, VideoReader, View};
 
-use super::{ManifestArgs, median};
+use super::ManifestArgs;
+use crate::commands::median;
 use crate::progress::Progress;
 
 /// Copy the videos of a manifest in a form that decodes fast: H.264 of small frames, short groups of pictures, no sound.

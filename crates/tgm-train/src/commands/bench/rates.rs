@@ -1,0 +1,96 @@
+//! Rows of rates: ours, and PyTorch's, eager and compiled.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use tgm_ops::Precision;
+
+use super::python::MODELS;
+use super::record::Row;
+use super::turns::{Measured, Spec, ensure_agreement, in_turn, write_spec};
+
+/// What a row is measured with.
+pub(super) struct Bench<'a> {
+    /// Where programs find their work.
+    pub folder: &'a Path,
+    /// The peers' interpreter, if they are wanted.
+    pub python: Option<&'a Path>,
+    pub rounds: u32,
+}
+
+impl Bench<'_> {
+    /// Measures the work of `spec`, prints its row and returns it. One turn does `units` of the work, counted in `unit` per
+    /// second.
+    ///
+    /// # Errors
+    /// When a program fails, or computes something else than the others.
+    pub(super) fn row(&self, name: String, unit: &str, units: usize, spec: &Spec) -> Result<Row> {
+        let measured = self.measure(&name, spec)?;
+        ensure_agreement(&measured, tolerance(spec.precision)).with_context(|| name.clone())?;
+        let row = row(name, unit, units as f64, &measured);
+        println!("{}", line(&row));
+        Ok(row)
+    }
+
+    fn measure(&self, name: &str, spec: &Spec) -> Result<Vec<Measured>> {
+        let file = write_spec(self.folder, "spec", spec)?;
+        let mut ours = Command::new(std::env::current_exe().context("cannot find this program")?);
+        ours.args(["bench", "worker"]).arg(&file);
+        for pool in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
+            ours.env(pool, spec.threads.to_string());
+        }
+        let mut commands = vec![("ours".to_owned(), ours)];
+        if let Some(python) = self.python {
+            commands.push(("pytorch-eager".into(), MODELS.command(python, &file, &[])?));
+            commands.push(("pytorch-compile".into(), MODELS.command(python, &file, &["--compile"])?));
+        }
+        in_turn(name, commands, self.rounds)
+    }
+}
+
+/// How far two programs' results may be apart, relatively.
+fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-4,
+        Precision::Bf16 => 2e-2,
+    }
+}
+
+fn row(name: String, unit: &str, units: f64, measured: &[Measured]) -> Row {
+    let rate = |m: &Measured| units / m.seconds;
+    let (ours, peers) = (&measured[0], &measured[1..]);
+    let best = peers.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)));
+    Row {
+        name,
+        unit: unit.into(),
+        ours: rate(ours),
+        peers: peers.iter().map(|m| (m.name.clone(), rate(m))).collect(),
+        ratio: best.map(|best| rate(ours) / rate(best)),
+        ours_peak_mb: Some(ours.peak_mb),
+        peer_peak_mb: best.map(|best| best.peak_mb),
+        ..Row::default()
+    }
+}
+
+/// The heading of a table of rates.
+pub(super) fn header(unit: &str) -> String {
+    format!(
+        "{:<32}{:>9}{:>9}{:>9}{:>8}{:>10}{:>10}   ({unit})",
+        "", "ours", "eager", "compile", "ratio", "ours MB", "peer MB",
+    )
+}
+
+fn line(row: &Row) -> String {
+    let number = |value: Option<f64>, digits| value.map_or("–".into(), |v| format!("{v:.digits$}"));
+    format!(
+        "{:<32}{:>9.2}{:>9}{:>9}{:>8}{:>10}{:>10}",
+        row.name,
+        row.ours,
+        number(row.peers.get("pytorch-eager").copied(), 2),
+        number(row.peers.get("pytorch-compile").copied(), 2),
+        number(row.ratio, 2),
+        number(row.ours_peak_mb, 0),
+        number(row.peer_peak_mb, 0),
+    )
+}
