@@ -17,6 +17,8 @@
 pub(crate) mod finish;
 mod out;
 pub(crate) mod pack;
+#[cfg(target_arch = "x86_64")]
+mod square;
 pub(crate) mod tile;
 
 use std::cell::RefCell;

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::square;
 use super::tile::{Lhs, ROWS};
 use crate::simd::{Elem, multiversion};
 
@@ -141,8 +143,8 @@ multiversion! {
         = pack_depth_body;
 }
 
-/// Groups that are transposed at a time.
-const SQUARE: usize = 16;
+/// Lanes and groups that are transposed at a time.
+pub(super) const SQUARE: usize = 16;
 
 #[inline(always)]
 fn pack_depth_body<const FMA: bool, E: Elem, S: Elem>(
@@ -156,92 +158,30 @@ fn pack_depth_body<const FMA: bool, E: Elem, S: Elem>(
         let start = depth.start + square * SQUARE * E::GROUP;
         let end = (start + SQUARE * E::GROUP).min(depth.end);
         for lane in (0..width).step_by(SQUARE) {
+            let rows = (lanes.start + lane).min(lanes.end)..(lanes.start + lane + SQUARE).min(lanes.end);
+            let kept = SQUARE.min(width - lane);
+            #[cfg(target_arch = "x86_64")]
+            if out.len() == SQUARE * width && end - start == SQUARE * E::GROUP && super::available::<E>() {
+                let rows = rows.map(|row| m.row(row, start..end));
+                // SAFETY: the instructions are there, rows are a square long, and `out` has its sixteen groups.
+                unsafe { square::pack::<E, S>(rows, &mut out[lane..], width, kept) };
+                continue;
+            }
             let mut words = [[0u32; SQUARE]; SQUARE];
-            for (words, lane) in words.iter_mut().zip(lanes.start + lane..lanes.end) {
-                let row = m.row(lane, start..end);
+            for (words, row) in words.iter_mut().zip(rows) {
                 let mut numbers = [E::default(); 2 * SQUARE];
-                match <&[S; 2 * SQUARE]>::try_from(row) {
-                    Ok(row) => {
-                        for (n, &v) in numbers.iter_mut().zip(row) {
-                            *n = E::put(v.get());
-                        }
-                    }
-                    Err(_) => {
-                        for (n, &v) in numbers.iter_mut().zip(row) {
-                            *n = E::put(v.get());
-                        }
-                    }
+                for (n, &v) in numbers.iter_mut().zip(m.row(row, start..end)) {
+                    *n = E::put(v.get());
                 }
                 for (g, word) in words.iter_mut().enumerate() {
                     *word = E::word(numbers[g * E::GROUP], numbers[g * E::GROUP + E::GROUP - 1]);
                 }
             }
-            let kept = SQUARE.min(width - lane);
-            if out.len() == SQUARE * width && kept == SQUARE {
-                transpose(&words, &mut out[lane..], width);
-            } else {
-                for (g, out) in out.chunks_exact_mut(width).enumerate() {
-                    for (l, word) in out[lane..lane + kept].iter_mut().enumerate() {
-                        *word = words[l][g];
-                    }
+            for (g, out) in out.chunks_exact_mut(width).enumerate() {
+                for (l, word) in out[lane..lane + kept].iter_mut().enumerate() {
+                    *word = words[l][g];
                 }
             }
-        }
-    }
-}
-
-/// Writes the columns of a square as rows, `stride` words apart.
-#[inline(always)]
-fn transpose(words: &[[u32; SQUARE]; SQUARE], out: &mut [u32], stride: usize) {
-    assert!(out.len() >= (SQUARE - 1) * stride + SQUARE);
-    #[cfg(target_arch = "x86_64")]
-    if crate::simd::level() >= crate::simd::Level::Avx512 {
-        // SAFETY: the instructions are there, and the last of the 16 rows was checked to fit.
-        unsafe { transpose_avx512(words, out.as_mut_ptr(), stride) };
-        return;
-    }
-    for (g, out) in out.chunks_mut(stride).take(SQUARE).enumerate() {
-        for (l, word) in out[..SQUARE].iter_mut().enumerate() {
-            *word = words[l][g];
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn transpose_avx512(words: &[[u32; SQUARE]; SQUARE], out: *mut u32, stride: usize) {
-    use std::arch::x86_64::*;
-    let zero = _mm512_setzero_si512();
-    let (mut rows, mut pairs, mut fours) = ([zero; 16], [zero; 16], [zero; 16]);
-    for (row, words) in rows.iter_mut().zip(words) {
-        // SAFETY: sixteen words.
-        *row = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
-    }
-    for i in 0..8 {
-        pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-    }
-    // In each quarter q of `fours[4 i + j]`: column 4 q + j of rows 4 i to 4 i + 3.
-    for i in 0..4 {
-        let p = &pairs[4 * i..4 * i + 4];
-        fours[4 * i] = _mm512_unpacklo_epi64(p[0], p[2]);
-        fours[4 * i + 1] = _mm512_unpackhi_epi64(p[0], p[2]);
-        fours[4 * i + 2] = _mm512_unpacklo_epi64(p[1], p[3]);
-        fours[4 * i + 3] = _mm512_unpackhi_epi64(p[1], p[3]);
-    }
-    for j in 0..4 {
-        let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-        let (even, odd) = (_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-        let (even2, odd2) = (_mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd));
-        let columns = [
-            _mm512_shuffle_i32x4(even, even2, 0x88),
-            _mm512_shuffle_i32x4(odd, odd2, 0x88),
-            _mm512_shuffle_i32x4(even, even2, 0xdd),
-            _mm512_shuffle_i32x4(odd, odd2, 0xdd),
-        ];
-        for (q, column) in columns.into_iter().enumerate() {
-            // SAFETY: row 4 q + j < 16 fits by the caller's check.
-            unsafe { _mm512_storeu_si512(out.add((4 * q + j) * stride).cast(), column) };
         }
     }
 }
