@@ -2,14 +2,51 @@
 //!
 //! The towers are frozen, so nothing here has a backward pass: [`tgm_ops::block`] in inference, and where it is not fused
 //! or the attention is masked, candle's forward-only layer norm and softmax. Attention weights and
-//! layer-norm statistics are f32 whatever the weights are.
+//! layer-norm statistics are f32 whatever the weights are. So are activations where [`tgm_ops`] computes ([`activations`]):
+//! its products round them on the way, and a conversion between any two layers costs more than the memory that it saves.
 
-use candle_core::{DType, Module, Result, Tensor};
-use candle_nn::Linear;
+use candle_core::{DType, Device, Module, Result, Tensor};
 use tgm_ops::{BlockParams, Compute, Precision, block_is_fused};
 
 use crate::config::{Activation, BlockConfig};
 use crate::weights::Weights;
+
+/// The type of activations in a tower whose matrices are of type `dtype`.
+pub(crate) fn activations(dtype: DType, device: &Device) -> DType {
+    if is_fused(dtype, device) { DType::F32 } else { dtype }
+}
+
+fn is_fused(dtype: DType, device: &Device) -> bool {
+    matches!(dtype, DType::F32 | DType::BF16) && block_is_fused(device)
+}
+
+fn compute(dtype: DType) -> Compute {
+    Compute::inference(if dtype == DType::BF16 { Precision::Bf16 } else { Precision::F32 })
+}
+
+/// `x Wᵀ + b`.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// `weight` is `[O, I]`, `bias` `[O]` in the type of activations.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias }
+    }
+}
+
+impl Module for Linear {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let dtype = self.weight.dtype();
+        if is_fused(dtype, x.device()) {
+            return tgm_ops::linear_with(x, &self.weight, self.bias.as_ref(), compute(dtype));
+        }
+        candle_nn::Linear::new(self.weight.clone(), self.bias.clone()).forward(x)
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct LayerNorm {
@@ -50,8 +87,9 @@ impl Attention {
         let [query, key, value] = [linear("q")?, linear("k")?, linear("v")?];
         let out = linear("out")?;
         // One matrix in memory, of which queries, keys and values are views.
-        let qkv = Tensor::cat(&[query.weight(), key.weight(), value.weight()], 0)?;
-        let biases: Vec<&Tensor> = [&query, &key, &value].into_iter().filter_map(Linear::bias).collect();
+        let qkv = Tensor::cat(&[&query.weight, &key.weight, &value.weight], 0)?;
+        let biases: Vec<&Tensor> =
+            [&query, &key, &value].into_iter().filter_map(|l| l.bias.as_ref()).collect();
         let bias = Tensor::cat(&biases, 0)?;
         let part = |i: usize| -> Result<Linear> {
             Ok(Linear::new(qkv.narrow(0, i * width, width)?, Some(bias.narrow(0, i * width, width)?)))
@@ -130,11 +168,11 @@ impl Block {
             Activation::GeluNew => return None,
         };
         let qkv = &self.attention.qkv;
-        if !(block_is_fused(qkv.device()) && matches!(qkv.dtype(), DType::F32 | DType::BF16)) {
+        if !is_fused(qkv.dtype(), qkv.device()) {
             return None;
         }
         let norm = |norm: &LayerNorm| [norm.weight.clone(), norm.bias.clone()];
-        let layer = |layer: &Linear| Some([layer.weight().clone(), layer.bias()?.clone()]);
+        let layer = |layer: &Linear| Some([layer.weight.clone(), layer.bias.clone()?]);
         Some(BlockParams {
             norm1: norm(&self.norm1),
             qkv: qkv.clone(),
@@ -162,9 +200,7 @@ impl Block {
     /// `[B, N, C]` to `[B, N, C]`.
     pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         if let (Some(params), None) = (&self.fused, mask) {
-            let precision = if params.qkv.dtype() == DType::BF16 { Precision::Bf16 } else { Precision::F32 };
-            let out = tgm_ops::block(&x.to_dtype(DType::F32)?, params, Compute::inference(precision))?;
-            return out.to_dtype(x.dtype());
+            return tgm_ops::block(x, params, compute(params.qkv.dtype()));
         }
         let attended = self.attention.forward(&self.norm1.forward(x)?, mask)?;
         self.add_mlp(&(x + attended)?)

@@ -1,9 +1,8 @@
 //! The text tower: causal transformer, read at the end-of-text token.
 
 use candle_core::{DType, Device, Module, Result, Tensor};
-use candle_nn::Linear;
 
-use crate::blocks::{Block, LayerNorm};
+use crate::blocks::{Block, LayerNorm, Linear};
 use crate::config::Config;
 use crate::weights::Weights;
 
@@ -48,9 +47,11 @@ impl TextTower {
         let blocks = text.blocks();
         let embeddings = "text_model.embeddings";
         Ok(Self {
-            tokens: weights
-                .take(&format!("{embeddings}.token_embedding.weight"), &[text.vocab_size, blocks.width])?,
-            positions: weights.take(
+            tokens: weights.take_wide(
+                &format!("{embeddings}.token_embedding.weight"),
+                &[text.vocab_size, blocks.width],
+            )?,
+            positions: weights.take_wide(
                 &format!("{embeddings}.position_embedding.weight"),
                 &[text.max_position_embeddings, blocks.width],
             )?,

@@ -1,10 +1,9 @@
 //! The image tower, and the three ways to read patch features from it.
 
 use candle_core::{DType, IndexOp, Module, Result, Tensor};
-use candle_nn::Linear;
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{Block, LayerNorm};
+use crate::blocks::{Block, LayerNorm, Linear, activations};
 use crate::config::Config;
 use crate::interpolate::{Kernel, interpolate};
 use crate::weights::Weights;
@@ -37,8 +36,8 @@ const SURGERY_BLOCKS: usize = 6;
 
 #[derive(Debug)]
 pub(crate) struct VisionTower {
-    /// `[C, 3·p·p]`: a convolution whose stride is its kernel size is a matrix product over patches.
-    patch_embedding: Tensor,
+    /// From `3·p·p` to C: a convolution whose stride is its kernel size is a matrix product over patches.
+    patch_embedding: Linear,
     class_embedding: Tensor,
     /// `[1 + side², C]`, class token first.
     positions: Tensor,
@@ -48,6 +47,7 @@ pub(crate) struct VisionTower {
     projection: Linear,
     patch_size: usize,
     side: usize,
+    /// The type of activations.
     dtype: DType,
 }
 
@@ -58,12 +58,15 @@ impl VisionTower {
         let (width, patch, side) = (blocks.width, vision.patch_size, vision.side());
         let embeddings = "vision_model.embeddings";
         Ok(Self {
-            patch_embedding: weights
-                .take(&format!("{embeddings}.patch_embedding.weight"), &[width, 3, patch, patch])?
-                .reshape((width, 3 * patch * patch))?,
-            class_embedding: weights.take(&format!("{embeddings}.class_embedding"), &[width])?,
+            patch_embedding: Linear::new(
+                weights
+                    .take(&format!("{embeddings}.patch_embedding.weight"), &[width, 3, patch, patch])?
+                    .reshape((width, 3 * patch * patch))?,
+                None,
+            ),
+            class_embedding: weights.take_wide(&format!("{embeddings}.class_embedding"), &[width])?,
             positions: weights
-                .take(&format!("{embeddings}.position_embedding.weight"), &[side * side + 1, width])?,
+                .take_wide(&format!("{embeddings}.position_embedding.weight"), &[side * side + 1, width])?,
             // The misspelt name is that of the checkpoints.
             pre_norm: weights.layer_norm("vision_model.pre_layrnorm", width, blocks.eps)?,
             blocks: Block::load_stack(weights, "vision_model", vision.num_hidden_layers, &blocks)?,
@@ -71,7 +74,7 @@ impl VisionTower {
             projection: weights.linear_no_bias("visual_projection", width, config.projection_dim)?,
             patch_size: patch,
             side,
-            dtype,
+            dtype: activations(dtype, weights.device()),
         })
     }
 
@@ -135,9 +138,8 @@ impl VisionTower {
             .narrow(3, 0, cols * p)?
             .reshape((frames, 3, rows, p, cols, p))?
             .permute((0, 2, 4, 1, 3, 5))?
-            .reshape((frames * rows * cols, 3 * p * p))?
-            .matmul(&self.patch_embedding.t()?)?
-            .reshape((frames, rows * cols, ()))?;
+            .reshape((frames, rows * cols, 3 * p * p))?;
+        let patches = self.patch_embedding.forward(&patches)?;
         let class = self.class_embedding.expand((frames, 1, self.class_embedding.dim(0)?))?;
         let x = Tensor::cat(&[class, patches], 1)?.broadcast_add(&self.positions(rows, cols)?)?;
         self.pre_norm.forward(&x)

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::Linear;
 
 use crate::ClipError;
-use crate::blocks::LayerNorm;
+use crate::blocks::{LayerNorm, Linear, activations};
 use crate::source::WeightFile;
 
 /// The tensors of one checkpoint, handed out once each.
@@ -48,18 +47,33 @@ impl Weights {
         })
     }
 
+    /// A matrix.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.take_as(name, shape, self.dtype)
+    }
+
+    /// A parameter that is added or multiplied element by element: in the type of activations.
+    pub fn take_wide(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.take_as(name, shape, activations(self.dtype, &self.device))
+    }
+
+    fn take_as(&mut self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         match self.tensors.remove(name) {
-            Some(tensor) if tensor.dims() == shape => tensor.to_device(&self.device)?.to_dtype(self.dtype),
+            Some(tensor) if tensor.dims() == shape => tensor.to_device(&self.device)?.to_dtype(dtype),
             Some(tensor) => {
                 self.wrong_shape.push(format!("{name}: found {:?}, expected {shape:?}", tensor.dims()));
-                Tensor::zeros(shape, self.dtype, &self.device)
+                Tensor::zeros(shape, dtype, &self.device)
             }
             None => {
                 self.missing.push(name.to_owned());
-                Tensor::zeros(shape, self.dtype, &self.device)
+                Tensor::zeros(shape, dtype, &self.device)
             }
         }
+    }
+
+    /// Where the parameters go.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     pub fn contains(&self, name: &str) -> bool {
@@ -82,7 +96,7 @@ impl Weights {
 
     pub fn linear(&mut self, name: &str, from: usize, to: usize) -> Result<Linear> {
         let weight = self.take(&format!("{name}.weight"), &[to, from])?;
-        let bias = self.take(&format!("{name}.bias"), &[to])?;
+        let bias = self.take_wide(&format!("{name}.bias"), &[to])?;
         Ok(Linear::new(weight, Some(bias)))
     }
 
@@ -91,8 +105,8 @@ impl Weights {
     }
 
     pub fn layer_norm(&mut self, name: &str, width: usize, eps: f32) -> Result<LayerNorm> {
-        let weight = self.take(&format!("{name}.weight"), &[width])?;
-        let bias = self.take(&format!("{name}.bias"), &[width])?;
+        let weight = self.take_wide(&format!("{name}.weight"), &[width])?;
+        let bias = self.take_wide(&format!("{name}.bias"), &[width])?;
         Ok(LayerNorm::new(weight, bias, eps))
     }
 

@@ -28,6 +28,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 }
 
 /// [`linear()`] in a given precision, with or without a backward pass. Input and output are `f32` in both precisions.
+/// Without a backward pass the weight may be in bfloat16.
 ///
 /// # Errors
 /// When the shapes do not fit.
@@ -42,13 +43,19 @@ pub fn linear_with(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, compute: 
         let bias = bias.map(Tensor::shape);
         bail!("linear: input {:?} with weight {:?} and bias {bias:?}", x.shape(), weight.shape());
     }
-    let f32s = [Some(x), Some(weight), bias].into_iter().flatten().all(|t| t.dtype() == DType::F32);
-    if f32s && available::<f32>() && matches!(x.device(), Device::Cpu) {
+    let narrow = weight.dtype() == DType::BF16 && !weight.track_op();
+    let f32s = [Some(x), bias].into_iter().flatten().all(|t| t.dtype() == DType::F32);
+    if f32s
+        && (narrow || weight.dtype() == DType::F32)
+        && available::<f32>()
+        && matches!(x.device(), Device::Cpu)
+    {
         return match compute.precision.or_f32() {
             Precision::F32 => product_linear::<f32>(x, weight, bias),
             Precision::Bf16 => product_linear::<Bf16>(x, weight, bias),
         };
     }
+    let weight = &if narrow { weight.to_dtype(x.dtype())? } else { weight.clone() };
     match bias {
         None if fused(&[x, weight]) => x.contiguous()?.apply_op2(&weight.contiguous()?, Linear),
         Some(bias) if fused(&[x, weight, bias]) => {
@@ -184,13 +191,21 @@ fn product_linear<E: Elem>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -
 struct Product<E>(PhantomData<E>);
 
 impl<E: Elem> Product<E> {
-    fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: usize) -> Vec<f32> {
-        let dim = weight.len() / out;
+    fn forward(x: &[f32], weight: (&CpuStorage, &Layout), bias: Option<&[f32]>) -> Result<Vec<f32>> {
+        let (storage, layout) = weight;
+        let (out, dim) = layout.shape().dims2()?;
         let rows = x.len() / dim;
         let mut y = vec![0f32; rows * out];
         let finish = Store { out: Out::new(&mut y), stride: out, bias };
-        product::<E, _, _, _>(Matrix::rows(x, rows, dim, dim), Matrix::rows(weight, out, dim, dim), &finish);
-        y
+        let x = Matrix::rows(x, rows, dim, dim);
+        match storage.dtype() {
+            DType::BF16 => {
+                let weight = Bf16::slice(slice(storage, layout)?);
+                product::<E, _, _, _>(x, Matrix::rows(weight, out, dim, dim), &finish);
+            }
+            _ => product::<E, _, f32, _>(x, Matrix::rows(slice(storage, layout)?, out, dim, dim), &finish),
+        }
+        Ok(y)
     }
 
     /// Gradients of the input and the weight.
@@ -229,9 +244,8 @@ impl<E: Elem> CustomOp2 for Product<E> {
         weight: &CpuStorage,
         wl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let out = wl.dims()[0];
-        let y = Self::forward(slice(x, xl)?, slice(weight, wl)?, None, out);
-        Ok((f32::to_cpu_storage_owned(y), output_shape(xl, out)))
+        let y = Self::forward(slice(x, xl)?, (weight, wl), None)?;
+        Ok((f32::to_cpu_storage_owned(y), output_shape(xl, wl.dims()[0])))
     }
 
     fn bwd(
@@ -261,9 +275,8 @@ impl<E: Elem> CustomOp3 for Product<E> {
         bias: &CpuStorage,
         bl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let out = wl.dims()[0];
-        let y = Self::forward(slice(x, xl)?, slice(weight, wl)?, Some(slice(bias, bl)?), out);
-        Ok((f32::to_cpu_storage_owned(y), output_shape(xl, out)))
+        let y = Self::forward(slice(x, xl)?, (weight, wl), Some(slice(bias, bl)?))?;
+        Ok((f32::to_cpu_storage_owned(y), output_shape(xl, wl.dims()[0])))
     }
 
     fn bwd(
@@ -279,5 +292,23 @@ impl<E: Elem> CustomOp3 for Product<E> {
         let (dx, dweight) = Self::backward(x, weight, gv.as_slice()?)?;
         let sums = block::rows::column_sums(gv.as_slice::<f32>()?, weight.dims()[0]);
         Ok((dx, dweight, sink::deliver_values(bias, &sums)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::randn;
+
+    #[test]
+    fn inference_takes_a_weight_in_bfloat16() {
+        let (x, bias) = (randn("x", &[2, 5, 40], DType::F32).unwrap(), randn("b", &[7], DType::F32).unwrap());
+        let narrow = randn("w", &[7, 40], DType::F32).unwrap().to_dtype(DType::BF16).unwrap();
+        let wide = narrow.to_dtype(DType::F32).unwrap();
+        for compute in Precision::ALL.map(Compute::inference) {
+            let run = |weight| linear_with(&x, weight, Some(&bias), compute).unwrap();
+            let values = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values(run(&narrow)), values(run(&wide)));
+        }
     }
 }
