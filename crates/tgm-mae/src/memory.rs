@@ -69,7 +69,7 @@ fn activations(stack: &TransformerConfig, compute: Compute) -> usize {
 /// Bytes per token that the backward pass of one block takes for itself.
 fn working(stack: &TransformerConfig, compute: Compute) -> usize {
     let again = if compute.keep == Keep::Inputs { activations(stack, compute) } else { 0 };
-    let gradients = (2 * stack.mlp + 2 * stack.dim) * element(compute) + 2 * stack.dim * F32;
+    let gradients = (stack.mlp + 5 * stack.dim) * element(compute) + 2 * stack.dim * F32;
     again + gradients
 }
 

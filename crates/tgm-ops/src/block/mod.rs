@@ -321,15 +321,14 @@ impl<E: Elem> Block<E> {
         // The MLP: out = middle + fc2(activation(fc1(norm2(middle)))).
         let dy = convert::<E>(dout);
         let dfc2_bias = column_sums(&dy, dim);
-        let mut dhidden = Buffer::<E>::new(rows * mlp);
+        let mut dhidden = saved.hidden;
         let mut activated = Buffer::<E>::new(rows * mlp);
         {
-            let (dhidden, activated) = (Out::new(&mut dhidden), Out::new(&mut activated));
-            let finish = ActivateBackward { hidden: &saved.hidden, dhidden, activated, stride: mlp };
+            let (hidden, activated) = (Out::new(&mut dhidden), Out::new(&mut activated));
+            let finish = ActivateBackward { hidden, activated, stride: mlp };
             let weight = Matrix::cols(both(&views.fc2)?[0], mlp, dim, mlp);
             product::<E, _, _, _>(Matrix::rows(&dy, rows, dim, dim), weight, &finish);
         }
-        drop(saved.hidden);
         let dfc2 = weight_grad(&params.fc2[0], &dy, dim, &activated, mlp)?;
         drop((dy, activated));
         let [weight, bias] = both(&views.norm2)?;

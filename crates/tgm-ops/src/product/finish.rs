@@ -199,8 +199,8 @@ fn activate<E: Elem>(activation: Activation, out: &mut [E], sums: &[f32], bias: 
 
 /// The product is the gradient of the activation's output. Writes that of its input, and its output once more.
 pub(crate) struct ActivateBackward<'a, E> {
-    pub(crate) hidden: &'a [E],
-    pub(crate) dhidden: Out<'a, E>,
+    /// What the activation was given; becomes its gradient.
+    pub(crate) hidden: Out<'a, E>,
     pub(crate) activated: Out<'a, E>,
     pub(crate) stride: usize,
 }
@@ -211,13 +211,12 @@ impl<E: Elem> Finish for ActivateBackward<'_, E> {
         debug_assert_eq!(at.block, 0);
         each_row!(at, tile, |row, sums| {
             let start = row * self.stride + at.col;
-            let hidden = &self.hidden[start..start + sums.len()];
             // SAFETY: rows and columns of different tiles are different, in two outputs.
-            let (dhidden, activated) =
-                unsafe { (self.dhidden.part(start, sums.len()), self.activated.part(start, sums.len())) };
-            for (((dh, out), &s), &h) in dhidden.iter_mut().zip(activated).zip(sums).zip(hidden) {
+            let (hidden, activated) =
+                unsafe { (self.hidden.part(start, sums.len()), self.activated.part(start, sums.len())) };
+            for ((h, out), &s) in hidden.iter_mut().zip(activated).zip(sums) {
                 let (value, slope) = Activation::Gelu.both::<true>(h.get());
-                *dh = E::put(s * slope);
+                *h = E::put(s * slope);
                 *out = E::put(value);
             }
         });

@@ -53,6 +53,7 @@ proptest! {
         check::<Bf16, Bf16, Bf16>([m, n, k]);
         check::<Bf16, Bf16, f32>([m, n, k]);
         check::<Bf16, f32, Bf16>([m, n, k]);
+        check::<f32, f32, Bf16>([m, n, k]);
     }
 }
 
@@ -81,6 +82,19 @@ fn the_instructions_agree_with_their_emulation() {
     tile::emulated::<Bf16>(groups, &lhs, &right, COLS, &mut want);
     for (got, want) in got.0.iter().flatten().zip(want.0.iter().flatten()) {
         assert!((got - want).abs() < 1e-5, "{got}, emulated {want}");
+    }
+}
+
+#[test]
+fn packing_rounds_as_every_other_conversion_does() {
+    let number = |i: usize| ((i as f32 + 1.0) * 0.7).sin() * 10f32.powi(i as i32 % 60 - 30);
+    let data: Vec<f32> = (0..COLS * 70).map(number).collect();
+    let mut words = vec![0; 35 * COLS];
+    pack::<Bf16, f32, COLS>(&Matrix::rows(&data, COLS, 70, 70), 0..COLS, 0..70, &mut words);
+    for (at, word) in words.into_iter().enumerate() {
+        let (group, lane) = (at / COLS, at % COLS);
+        let [first, second] = [0, 1].map(|k| Bf16::put(data[lane * 70 + 2 * group + k]));
+        assert_eq!(word, Bf16::word(first, second), "group {group} of lane {lane}");
     }
 }
 
@@ -133,10 +147,10 @@ fn finishes_compute_what_they_say() {
         close(&activated, &|i| value(biased(i)));
     }
 
-    let (mut dhidden, mut activated) = (zeros(), zeros());
+    let (mut dhidden, mut activated) = (residual.clone(), zeros());
     {
-        let (dhidden, activated) = (Out::new(&mut dhidden), Out::new(&mut activated));
-        let finish = ActivateBackward { hidden: &residual, dhidden, activated, stride: n };
+        let (hidden, activated) = (Out::new(&mut dhidden), Out::new(&mut activated));
+        let finish = ActivateBackward { hidden, activated, stride: n };
         run(&|a, b| product::<f32, _, _, _>(a, b, &finish));
     }
     let slope = |x: f32| (gelu(x + 1e-2) - gelu(x - 1e-2)) / 2e-2;
