@@ -11,14 +11,20 @@ impl MaeConfig {
         let (visible, targets) = (visible as u64, targets as u64);
         let (dim, decoder_dim) = (self.encoder.dim as u64, self.decoder.dim as u64);
         let pixels = self.tubelet_len() as u64;
-        let embed = visible * pixels * dim;
         let between = visible * dim * decoder_dim;
         let head = targets * decoder_dim * pixels;
-        2 * (embed
-            + multiply_adds(&self.encoder, visible)
-            + between
-            + multiply_adds(&self.decoder, visible + targets)
-            + head)
+        self.encoder_flops(visible as usize)
+            + 2 * (between + multiply_adds(&self.decoder, visible + targets) + head)
+    }
+}
+
+impl MaeConfig {
+    /// Floating-point operations of the encoder on `tokens` tubelets, embedding included, counted as in
+    /// [`forward_flops`](Self::forward_flops).
+    pub const fn encoder_flops(&self, tokens: usize) -> u64 {
+        let tokens = tokens as u64;
+        2 * (tokens * self.tubelet_len() as u64 * self.encoder.dim as u64
+            + multiply_adds(&self.encoder, tokens))
     }
 }
 

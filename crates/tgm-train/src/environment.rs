@@ -23,7 +23,7 @@ pub struct Environment {
     pub cores: usize,
     /// Memory of the machine in GiB, where the system says it.
     pub memory_gib: Option<f64>,
-    /// Operations per second of a large matrix product, in billions.
+    /// What its multiply-add units can do in the run's precision, in billions of floating-point operations per second.
     pub peak_gflops: f64,
 }
 

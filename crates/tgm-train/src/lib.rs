@@ -21,7 +21,6 @@ mod html;
 pub mod localise;
 pub mod metrics;
 pub mod model_io;
-pub mod peak;
 pub mod pictures;
 pub mod probe;
 pub mod progress;

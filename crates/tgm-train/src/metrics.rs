@@ -42,7 +42,7 @@ pub struct Metrics {
     pub lr: f64,
     /// Speed.
     pub clips_per_second: f64,
-    /// The model's arithmetic, recomputation not counted, over what the machine can do in matrix products.
+    /// The model's arithmetic, recomputation not counted, over what the multiply-add units can do in its precision.
     pub peak_share: f64,
     /// Share of the time spent waiting for data.
     pub data_wait: f64,

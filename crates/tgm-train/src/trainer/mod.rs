@@ -12,7 +12,7 @@ use candle_core::Device;
 use tgm_contrastive::ContrastiveHead;
 use tgm_data::loader::Subset;
 use tgm_mae::{MaeConfig, VideoMae};
-use tgm_ops::{AdamW, AdamWConfig, Gradients, Params};
+use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, peak_flops};
 use tgm_random::Streams;
 
 use self::clock::{Average, Clock};
@@ -104,7 +104,7 @@ impl Trainer {
             progress_made: Average::default(),
             saved: None,
             drawn: Vec::new(),
-            peak_flops: crate::peak::matmul_flops()?,
+            peak_flops: peak_flops(config.train.compute().precision),
             config,
             plan,
             run,
@@ -173,7 +173,7 @@ impl Trainer {
              batch     {} = {} micro-batches of {}\n\
              schedule  {} steps ({:.1} epochs), warm-up {}, lr {:.2e} (= base {:.2e} × {} / 256)\n\
              memory    about {:.0} MiB: {:.0} for parameters and their state, {:.0} for activations in {}{}\n\
-             machine   {:.0} GFLOP/s in matrix products\n\
+             machine   {:.0} GFLOP/s in multiply-adds\n\
              run       {}, from step {}",
             self.params.count() as f64 / 1e6,
             plan.model.tubelet_len(),

@@ -19,16 +19,28 @@ pub(super) struct Bench<'a> {
     pub rounds: u32,
 }
 
+/// What one turn does.
+pub(super) struct Work {
+    /// Such as `clips/s`.
+    pub unit: &'static str,
+    /// Clips or frames.
+    pub count: usize,
+    /// Floating-point operations that each of them needs.
+    pub flops: f64,
+}
+
 impl Bench<'_> {
-    /// Measures the work of `spec`, prints its row and returns it. One turn does `units` of the work, counted in `unit` per
-    /// second.
+    /// Measures the work of `spec`, prints its row and returns it.
     ///
     /// # Errors
     /// When a program fails, or computes something else than the others.
-    pub(super) fn row(&self, name: String, unit: &str, units: usize, spec: &Spec) -> Result<Row> {
+    pub(super) fn row(&self, name: String, work: &Work, spec: &Spec) -> Result<Row> {
         let measured = self.measure(&name, spec)?;
         ensure_agreement(&measured, tolerance(spec.precision)).with_context(|| name.clone())?;
-        let row = row(name, unit, units as f64, &measured);
+        // With as many threads as the programs have.
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(spec.threads).build()?;
+        let peak = threads.install(|| tgm_ops::peak_flops(spec.precision));
+        let row = Row { limit: Some(peak / work.flops), ..row(name, work, &measured) };
         println!("{}", line(&row));
         Ok(row)
     }
@@ -57,13 +69,13 @@ fn tolerance(precision: Precision) -> f64 {
     }
 }
 
-fn row(name: String, unit: &str, units: f64, measured: &[Measured]) -> Row {
-    let rate = |m: &Measured| units / m.seconds;
+fn row(name: String, work: &Work, measured: &[Measured]) -> Row {
+    let rate = |m: &Measured| work.count as f64 / m.seconds;
     let (ours, peers) = (&measured[0], &measured[1..]);
     let best = peers.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)));
     Row {
         name,
-        unit: unit.into(),
+        unit: work.unit.into(),
         ours: rate(ours),
         peers: peers.iter().map(|m| (m.name.clone(), rate(m))).collect(),
         ratio: best.map(|best| rate(ours) / rate(best)),
@@ -76,20 +88,21 @@ fn row(name: String, unit: &str, units: f64, measured: &[Measured]) -> Row {
 /// The heading of a table of rates.
 pub(super) fn header(unit: &str) -> String {
     format!(
-        "{:<32}{:>9}{:>9}{:>9}{:>8}{:>10}{:>10}   ({unit})",
-        "", "ours", "eager", "compile", "ratio", "ours MB", "peer MB",
+        "{:<40}{:>9}{:>9}{:>9}{:>8}{:>9}{:>10}{:>10}   ({unit})",
+        "", "ours", "eager", "compile", "ratio", "of peak", "ours MB", "peer MB",
     )
 }
 
 fn line(row: &Row) -> String {
     let number = |value: Option<f64>, digits| value.map_or("–".into(), |v| format!("{v:.digits$}"));
     format!(
-        "{:<32}{:>9.2}{:>9}{:>9}{:>8}{:>10}{:>10}",
+        "{:<40}{:>9.2}{:>9}{:>9}{:>8}{:>9}{:>10}{:>10}",
         row.name,
         row.ours,
         number(row.peers.get("pytorch-eager").copied(), 2),
         number(row.peers.get("pytorch-compile").copied(), 2),
         number(row.ratio, 2),
+        row.limit.map_or("–".into(), |limit| format!("{:.0} %", 100.0 * row.ours / limit)),
         number(row.ours_peak_mb, 0),
         number(row.peer_peak_mb, 0),
     )

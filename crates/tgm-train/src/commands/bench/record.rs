@@ -46,7 +46,7 @@ pub(super) struct Row {
     /// Ours against the best peer, above 1 when we are better whatever the unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
-    /// What the machine allows at best.
+    /// What the processor's multiply-add units allow at best, in this precision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<f64>,
     /// Our peak resident memory in MB.

@@ -12,7 +12,7 @@ use tgm_ops::gradcheck::randn;
 
 use super::options::{Options, Threads, precision};
 use super::python::MODELS;
-use super::rates::{Bench, header};
+use super::rates::{Bench, Work, header};
 use super::record::Record;
 use super::scratch::Scratch;
 use super::turns::{Kind, Spec};
@@ -61,6 +61,17 @@ struct Tower {
     projection: usize,
 }
 
+impl Tower {
+    /// Floating-point operations for a frame: its matrix products.
+    fn flops(&self) -> f64 {
+        let (dim, patches) = (self.hidden, (SIDE / self.patch).pow(2));
+        let tokens = patches + 1;
+        let block = 12 * tokens * dim * dim + 2 * tokens * tokens * dim;
+        let ends = patches * dim * (3 * self.patch * self.patch + self.projection);
+        2.0 * (self.layers * block + ends) as f64
+    }
+}
+
 impl Size {
     const fn tower(self) -> Tower {
         match self {
@@ -101,9 +112,11 @@ pub(super) fn run(args: Args) -> Result<()> {
                 precision,
                 threads: args.threads.count(),
                 contrastive: false,
+                recompute: false,
             };
             let name = format!("score/{}/{precision}/b{}", tower.name, args.batch);
-            rows.push(bench.row(name, "frames/s", args.batch, &spec)?);
+            let turn = Work { unit: "frames/s", count: args.batch, flops: tower.flops() };
+            rows.push(bench.row(name, &turn, &spec)?);
         }
     }
     Record::new(rows).write(options.json.as_deref())

@@ -15,7 +15,7 @@ use tgm_random::Streams;
 
 use super::options::{Options, Threads, precision};
 use super::python::MODELS;
-use super::rates::{Bench, header};
+use super::rates::{self, Bench, header};
 use super::record::Record;
 use super::scratch::Scratch;
 use super::turns::{Kind, Spec};
@@ -29,7 +29,8 @@ use super::worker::TEXT_DIM;
 #[command(after_help = "\
 Examples:
   tgm bench step --peers --json step.json
-  tgm bench step --size small --precision bf16 --work step-0.9 --rounds 9")]
+  tgm bench step --size small --precision bf16 --work step-0.9 --rounds 9
+  tgm bench step --size base --work step-0.9 --recompute --peers")]
 pub(in crate::commands) struct Args {
     /// Model sizes.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Size::Small, Size::Base])]
@@ -43,6 +44,9 @@ pub(in crate::commands) struct Args {
     /// Clips of a step.
     #[arg(long, default_value_t = 4)]
     batch: usize,
+    /// Ours computes activations again in the backward pass instead of keeping them.
+    #[arg(long)]
+    recompute: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -102,12 +106,22 @@ impl Work {
         }
     }
 
-    fn row(self, size: Size, precision: Precision, batch: usize) -> String {
-        let size = size.name();
+    fn row(self, size: Size, precision: Precision, args: &Args) -> String {
+        let (size, batch) = (size.name(), args.batch);
+        let how = if args.recompute { "/recompute" } else { "" };
         match self {
-            Self::Tube => format!("step/{size}/{precision}/tube-0.9/b{batch}"),
-            Self::Joint => format!("step/{size}/{precision}/joint-0.6/b{batch}"),
+            Self::Tube => format!("step/{size}/{precision}/tube-0.9/b{batch}{how}"),
+            Self::Joint => format!("step/{size}/{precision}/joint-0.6/b{batch}{how}"),
             Self::Features => format!("features/{size}/{precision}/b1"),
+        }
+    }
+
+    /// Operations for a clip of which `hidden` tubelets are masked; a backward pass costs twice its forward pass.
+    fn flops(self, config: &MaeConfig, hidden: usize) -> f64 {
+        let tokens = config.tokens();
+        match self {
+            Self::Tube | Self::Joint => 3.0 * config.forward_flops(tokens - hidden, hidden) as f64,
+            Self::Features => config.encoder_flops(tokens) as f64,
         }
     }
 }
@@ -122,7 +136,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     for &size in &args.size {
         for &work in &args.work {
             let clips = if work == Work::Features { 1 } else { args.batch };
-            write_input(folder.path(), size, work, clips)?;
+            let hidden = write_input(folder.path(), size, work, clips)?;
+            let turn =
+                rates::Work { unit: "clips/s", count: clips, flops: work.flops(&size.config(), hidden) };
             for &precision in &args.precision {
                 let spec = Spec {
                     work: if work == Work::Features { Kind::Features } else { Kind::Step },
@@ -131,16 +147,17 @@ pub(super) fn run(args: Args) -> Result<()> {
                     precision,
                     threads: args.threads.count(),
                     contrastive: work == Work::Joint,
+                    recompute: args.recompute,
                 };
-                rows.push(bench.row(work.row(size, precision, args.batch), "clips/s", clips, &spec)?);
+                rows.push(bench.row(work.row(size, precision, &args), &turn, &spec)?);
             }
         }
     }
     Record::new(rows).write(options.json.as_deref())
 }
 
-/// Random weights in Hugging Face's layout, and clips, masks and texts.
-fn write_input(folder: &Path, size: Size, work: Work, clips: usize) -> Result<()> {
+/// Random weights in Hugging Face's layout, and clips, masks and texts. Returns how many tubelets of a clip are masked.
+fn write_input(folder: &Path, size: Size, work: Work, clips: usize) -> Result<usize> {
     // transformers has no other epsilon in the last norm.
     let config = MaeConfig { head_norm_eps: 1e-5, ..size.config() };
     let mut params = Params::new(Streams::new(0), &Device::Cpu);
@@ -155,23 +172,25 @@ fn write_input(folder: &Path, size: Size, work: Work, clips: usize) -> Result<()
     let head =
         |name: &str| params.get(name).map(|var| var.as_tensor().clone()).context("no contrastive head");
     let [height, width] = config.image_size;
+    let (masks, hidden) = masks(&config, &work.masking(), clips)?;
     let tensors = HashMap::from([
         (
             "pixel_values",
             randn("clips", &[clips, config.frames, config.channels, height, width], DType::F32)?,
         ),
-        ("bool_masked_pos", masks(&config, &work.masking(), clips)?),
+        ("bool_masked_pos", masks),
         ("texts", randn("texts", &[clips, TEXT_DIM], DType::F32)?),
         ("head.projection", head("contrastive.projection.weight")?),
         ("head.log_scale", head("contrastive.log_scale")?),
     ]);
     let path = folder.join("input.safetensors");
     candle_core::safetensors::save(&tensors, &path)
-        .with_context(|| format!("cannot write {}", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(hidden)
 }
 
-/// Masks `[B, N]`, 1 where hidden.
-fn masks(config: &MaeConfig, masking: &Masking, clips: usize) -> Result<Tensor> {
+/// Masks `[B, N]`, 1 where hidden, and how many of each are.
+fn masks(config: &MaeConfig, masking: &Masking, clips: usize) -> Result<(Tensor, usize)> {
     let [slots, rows, cols] = config.grid();
     let grid = Grid::new(slots, rows, cols)?;
     let mut flags = vec![0u8; clips * grid.len()];
@@ -181,5 +200,6 @@ fn masks(config: &MaeConfig, masking: &Masking, clips: usize) -> Result<Tensor> 
             flags[hidden as usize] = 1;
         }
     }
-    Ok(Tensor::from_vec(flags, (clips, grid.len()), &Device::Cpu)?)
+    let hidden = flags.iter().filter(|&&flag| flag == 1).count() / clips.max(1);
+    Ok((Tensor::from_vec(flags, (clips, grid.len()), &Device::Cpu)?, hidden))
 }

@@ -30,6 +30,8 @@ pub(super) struct Spec {
     pub threads: usize,
     /// With the contrastive loss.
     pub contrastive: bool,
+    /// Ours keeps nothing but the inputs of blocks for the backward pass.
+    pub recompute: bool,
 }
 
 /// Kinds of work.

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use tgm_clip::{ClipModel, ModelSource, PatchFeatures};
 use tgm_contrastive::{ContrastiveConfig, ContrastiveHead};
 use tgm_mae::{Checkpoint, TokenSplit, VideoMae, tubelets_from_pixels};
-use tgm_ops::{AdamW, AdamWConfig, Compute, Gradients, Params, Precision};
+use tgm_ops::{AdamW, AdamWConfig, Compute, Gradients, Keep, Params, Precision};
 use tgm_random::Streams;
 
 use super::turns::{Kind, Spec};
@@ -63,14 +63,18 @@ fn step(spec: &Spec) -> Result<Work> {
     let checkpoint = Checkpoint::open(Path::new(&spec.model), None)?;
     let input = StoredTensors::read(Path::new(&spec.input))?;
     let mut params = Params::new(Streams::new(0), &Device::Cpu);
-    let compute = Compute { precision: spec.precision, ..Compute::default() };
+    let keep = if spec.recompute { Keep::Inputs } else { Keep::Activations };
+    let compute = Compute { precision: spec.precision, keep };
     let mae = VideoMae::new(&checkpoint.config, &mut params)?.with_compute(compute);
     checkpoint.fill(&params)?;
-    let tubelets = tubelets_from_pixels(&checkpoint.config, input.get("pixel_values")?)?;
-    let split: TokenSplit = input.split(checkpoint.config.tokens())?;
+    let config = checkpoint.config.clone();
+    // As large as the model: freed before the optimiser's state takes its place.
+    drop(checkpoint);
+    let tubelets = tubelets_from_pixels(&config, input.get("pixel_values")?)?;
+    let split: TokenSplit = input.split(config.tokens())?;
     let clips = tubelets.dim(0)?;
     let contrastive = if spec.contrastive {
-        let dim = checkpoint.config.encoder.dim;
+        let dim = config.encoder.dim;
         let head = ContrastiveHead::new(dim, TEXT_DIM, &ContrastiveConfig::default(), &mut params)?;
         set(&params, "contrastive.projection.weight", input.get("head.projection")?)?;
         set(&params, "contrastive.log_scale", input.get("head.log_scale")?)?;
