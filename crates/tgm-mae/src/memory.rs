@@ -66,7 +66,9 @@ fn activations(stack: &TransformerConfig, compute: Compute) -> usize {
     (4 * stack.dim + stack.mlp) * element(compute) + stack.dim * F32
 }
 
-/// Bytes per token that the backward pass of one block takes for itself.
+/// Bytes per token that the backward pass of one block takes for itself: the MLP's hidden layer once more (its gradient takes the
+/// place of what was kept), the gradient of queries, keys and values, that of the block's output and of a norm's, and two sums in
+/// f32.
 fn working(stack: &TransformerConfig, compute: Compute) -> usize {
     let again = if compute.keep == Keep::Inputs { activations(stack, compute) } else { 0 };
     let gradients = (stack.mlp + 5 * stack.dim) * element(compute) + 2 * stack.dim * F32;
