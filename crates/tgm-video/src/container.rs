@@ -2,17 +2,18 @@
 //!
 //! FFmpeg reads a cut Matroska or AVI file to its end without a word; MP4 shows the loss in its sample tables.
 
-use std::fs::File;
 use std::io::Read;
+
+use crate::VideoFile;
 
 /// Bytes at the start of a file that are looked at.
 const HEAD: u64 = 4096;
 
 /// Whether the file ends before the end that its container states. Containers that state none are taken to be whole.
-pub(crate) fn is_cut(mut file: File) -> std::io::Result<bool> {
-    let length = file.metadata()?.len();
+pub(crate) fn is_cut(file: &VideoFile) -> std::io::Result<bool> {
+    let (content, length) = file.open()?;
     let mut head = Vec::new();
-    file.by_ref().take(HEAD).read_to_end(&mut head)?;
+    content.take(HEAD.min(length)).read_to_end(&mut head)?;
     Ok(riff_length(&head).or_else(|| matroska_length(&head)).is_some_and(|stated| stated > length))
 }
 

@@ -66,6 +66,16 @@ pub enum VideoError {
         /// The limit in force.
         max_frames: usize,
     },
+    /// The video lasts longer than [`ReadOptions::max_duration`](crate::ReadOptions).
+    #[error("{}: lasts {seconds:.0} s, longer than {max_duration} s; raise `max_duration` or cut the file", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length in seconds; negative when its time stamps are farther apart than can be counted.
+        seconds: f64,
+        /// The limit in force.
+        max_duration: f64,
+    },
     /// Opening the file, or reading frames from it, took longer than [`ReadOptions::max_seconds`](crate::ReadOptions).
     #[error("{}: takes longer to read than {max_seconds} s; raise `max_seconds`, or transcode or drop the file", path.display())]
     TooSlow {

@@ -19,6 +19,7 @@ use video_rs::ffmpeg::packet::Ref;
 use video_rs::ffmpeg::software::scaling;
 use video_rs::ffmpeg::{Dictionary, Error, Packet, ffi, frame};
 
+use crate::VideoFile;
 use crate::deadline::Deadline;
 use crate::yuv::Plane;
 
@@ -42,18 +43,18 @@ impl DerefMut for Demuxer {
     }
 }
 
-/// Opens a local file for demuxing; reading stops once the deadline has passed.
+/// Opens a local file, or a part of one, for demuxing; reading stops once the deadline has passed.
 ///
 /// Unlike `ffmpeg_next::format::input` this takes any path the system does, never reads it as a URL, and never goes to the
 /// network.
-pub(crate) fn open_input(path: &Path, deadline: &Arc<Deadline>) -> Result<Demuxer, Error> {
-    let url = file_url(path)?;
+pub(crate) fn open_input(file: &VideoFile, deadline: &Arc<Deadline>) -> Result<Demuxer, Error> {
+    let url = c_url(file)?;
     // SAFETY: allocates a context or returns null.
     let mut context = unsafe { ffi::avformat_alloc_context() };
     if context.is_null() {
         return Err(Error::Other { errno: video_rs::ffmpeg::error::ENOMEM });
     }
-    let mut options = dictionary("protocol_whitelist", "file");
+    let mut options = dictionary("protocol_whitelist", "file,subfile");
     // SAFETY: the context is ours and not open yet; the `Demuxer` keeps the deadline alive as long as the context. FFmpeg
     // frees the context when opening fails; `url` is a valid C string; `options` is a dictionary we own, which FFmpeg
     // replaces by the unused entries.
@@ -88,11 +89,8 @@ pub(crate) fn find_stream_info(input: &mut Input, max_pixels: u64) -> Result<(),
     check(found)
 }
 
-/// `file:` in front keeps FFmpeg from taking a colon in a file name for a protocol.
-fn file_url(path: &Path) -> Result<CString, Error> {
-    let mut url = b"file:".to_vec();
-    url.extend_from_slice(path.as_os_str().as_encoded_bytes());
-    CString::new(url).map_err(|_| Error::InvalidData)
+fn c_url(file: &VideoFile) -> Result<CString, Error> {
+    CString::new(file.ffmpeg_url().into_encoded_bytes()).map_err(|_| Error::InvalidData)
 }
 
 /// A dictionary for an FFmpeg call; whoever asks for it frees it with [`free_dictionary`].
@@ -331,7 +329,7 @@ pub(crate) fn motion_vectors(frame: &frame::Video) -> Vec<ffi::AVMotionVector> {
 
 /// Creates a file and a muxer for it, chosen by the file's extension, which writes no version or date.
 pub(crate) fn open_output(path: &Path) -> Result<Output, Error> {
-    let url = file_url(path)?;
+    let url = c_url(&VideoFile::from(path))?;
     let mut context = ptr::null_mut();
     // SAFETY: FFmpeg allocates `context`; both strings are valid or null.
     check(unsafe {

@@ -1,6 +1,6 @@
 //! What a file's headers say.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
@@ -11,7 +11,7 @@ use video_rs::ffmpeg::{Rational, Stream, media};
 use crate::deadline::Deadline;
 use crate::ffi::{self, Demuxer, StreamFacts};
 use crate::orientation::Orientation;
-use crate::{ReadOptions, Rotation, VideoError, container};
+use crate::{ReadOptions, Rotation, VideoError, VideoFile, container};
 
 /// What a video file's headers say, without decoding it. Headers may lie: only decoding tells what is there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -51,10 +51,10 @@ pub struct Probe {
 ///
 /// # Errors
 /// [`VideoError::Io`], [`VideoError::Open`], [`VideoError::NoVideoStream`] or [`VideoError::Rotation`].
-pub fn probe(path: &Path) -> Result<Probe, VideoError> {
+pub fn probe(file: impl Into<VideoFile>) -> Result<Probe, VideoError> {
     let options = ReadOptions::default();
     let deadline = Arc::new(Deadline::after(options.max_seconds));
-    Ok(Source::open(path, &options, deadline, Depth::Streams)?.probe)
+    Ok(Source::open(file.into(), &options, deadline, Depth::Streams)?.probe)
 }
 
 /// Sets FFmpeg up, once per process; its messages go to `tracing`.
@@ -65,6 +65,8 @@ pub(crate) fn init() -> Result<(), VideoError> {
 
 /// An open file and its one video stream.
 pub(crate) struct Source {
+    file: VideoFile,
+    /// What messages call the file.
     pub path: PathBuf,
     pub input: Demuxer,
     /// When the call in progress has taken too long.
@@ -93,16 +95,17 @@ const DESCRIBED_CONTAINERS: [&str; 2] = ["mov", "matroska"];
 
 /// Opens the demuxer and learns about its streams.
 fn demux(
-    path: &Path,
+    file: &VideoFile,
     options: &ReadOptions,
     deadline: &Arc<Deadline>,
     depth: Depth,
 ) -> Result<Demuxer, VideoError> {
+    let path = || file.name().to_owned();
     let failed = |source| match deadline.is_past() {
-        true => VideoError::TooSlow { path: path.to_owned(), max_seconds: options.max_seconds },
-        false => VideoError::Open { path: path.to_owned(), source },
+        true => VideoError::TooSlow { path: path(), max_seconds: options.max_seconds },
+        false => VideoError::Open { path: path(), source },
     };
-    let mut input = ffi::open_input(path, deadline).map_err(failed)?;
+    let mut input = ffi::open_input(file, deadline).map_err(failed)?;
     let described = input.format().name().split(',').any(|name| DESCRIBED_CONTAINERS.contains(&name));
     if depth == Depth::Streams || !described {
         ffi::find_stream_info(&mut input, options.max_pixels).map_err(failed)?;
@@ -112,16 +115,16 @@ fn demux(
 
 impl Source {
     pub(crate) fn open(
-        path: &Path,
+        file: VideoFile,
         options: &ReadOptions,
         deadline: Arc<Deadline>,
         depth: Depth,
     ) -> Result<Self, VideoError> {
         init()?;
+        let path = file.name();
         // FFmpeg reports every failure to open as the same few codes; the system says which it is.
-        let file = std::fs::File::open(path).map_err(|source| VideoError::io(path, source))?;
-        let cut = container::is_cut(file).map_err(|source| VideoError::io(path, source))?;
-        let mut input = demux(path, options, &deadline, depth)?;
+        let cut = container::is_cut(&file).map_err(|source| VideoError::io(path, source))?;
+        let mut input = demux(&file, options, &deadline, depth)?;
         let none = || VideoError::NoVideoStream { path: path.to_owned() };
         // FFmpeg counts a cover picture as a video stream, and may even prefer it.
         let mut videos = input.streams().best(media::Type::Video).into_iter().chain(input.streams());
@@ -163,6 +166,7 @@ impl Source {
         ffi::discard_others(&mut input, index);
         Ok(Self {
             path: path.to_owned(),
+            file,
             input,
             deadline,
             stream: index,
@@ -177,7 +181,7 @@ impl Source {
 
     /// Opens the file again, to read it from its first packet.
     pub(crate) fn reopen(&mut self, options: &ReadOptions) -> Result<(), VideoError> {
-        *self = Self::open(&self.path, options, self.deadline.clone(), Depth::Streams)?;
+        *self = Self::open(self.file.clone(), options, self.deadline.clone(), Depth::Streams)?;
         Ok(())
     }
 

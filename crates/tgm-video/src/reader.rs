@@ -14,7 +14,7 @@ use crate::fetch::{Fetcher, Shot};
 use crate::probe::{Depth, Probe, Source};
 use crate::scan::scan;
 use crate::vectors::motion_vectors;
-use crate::{Clip, CropBox, Frame, FrameIndex, MotionVector, VideoError, View};
+use crate::{Clip, CropBox, Frame, FrameIndex, MotionVector, VideoError, VideoFile, View};
 
 /// What to read from a file, and the limits that keep a bad one from taking the machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub struct ReadOptions {
     pub max_pixels: u64,
     /// Most frames in a file (default 1,000,000).
     pub max_frames: usize,
+    /// Most seconds that a video may last, from its first frame to the end of its last (default 86,400, a day).
+    pub max_duration: f64,
     /// Longest time in seconds that opening a file, and each reading from it, may take (default 60).
     pub max_seconds: f64,
     /// Read what is there of a file that ends too early, instead of refusing it.
@@ -40,6 +42,7 @@ impl Default for ReadOptions {
             motion_vectors: false,
             max_pixels: 8192 * 4320,
             max_frames: 1_000_000,
+            max_duration: 86_400.0,
             max_seconds: 60.0,
             allow_truncated: false,
             allow_damaged: false,
@@ -53,6 +56,15 @@ impl ReadOptions {
             return Ok(());
         }
         Err(VideoError::TooLarge { path: path.to_owned(), width, height, max_pixels: self.max_pixels })
+    }
+
+    fn check_duration(&self, path: &Path, index: &FrameIndex) -> Result<(), VideoError> {
+        let seconds = index.duration().unwrap_or(0.0);
+        // Time stamps at both ends of their range make a difference that is negative.
+        if (0.0..=self.max_duration).contains(&seconds) {
+            return Ok(());
+        }
+        Err(VideoError::TooLong { path: path.to_owned(), seconds, max_duration: self.max_duration })
     }
 }
 
@@ -82,10 +94,10 @@ impl VideoReader {
     ///
     /// # Errors
     /// Whatever [`probe`](crate::probe) reports; [`VideoError::Decoder`], [`VideoError::TooLarge`],
-    /// [`VideoError::TooManyFrames`], [`VideoError::NoFrames`], [`VideoError::Truncated`].
-    pub fn open(path: &Path, options: &ReadOptions) -> Result<Self, VideoError> {
+    /// [`VideoError::TooManyFrames`], [`VideoError::TooLong`], [`VideoError::NoFrames`], [`VideoError::Truncated`].
+    pub fn open(file: impl Into<VideoFile>, options: &ReadOptions) -> Result<Self, VideoError> {
         let deadline = Arc::new(Deadline::after(options.max_seconds));
-        let mut source = Source::open(path, options, deadline, Depth::Streams)?;
+        let mut source = Source::open(file.into(), options, deadline, Depth::Streams)?;
         let index = scan(&mut source, options)?;
         Self::with_source(source, index, options, false)
     }
@@ -97,15 +109,16 @@ impl VideoReader {
     /// # Errors
     /// As [`open`](Self::open), less those of the scan.
     pub fn open_with_index(
-        path: &Path,
+        file: impl Into<VideoFile>,
         index: FrameIndex,
         options: &ReadOptions,
     ) -> Result<Self, VideoError> {
+        let file = file.into();
         if index.is_empty() {
-            return Err(VideoError::NoFrames { path: path.to_owned() });
+            return Err(VideoError::NoFrames { path: file.name().to_owned() });
         }
         let deadline = Arc::new(Deadline::after(options.max_seconds));
-        let source = Source::open(path, options, deadline, Depth::Header)?;
+        let source = Source::open(file, options, deadline, Depth::Header)?;
         Self::with_source(source, index, options, true)
     }
 
@@ -115,6 +128,7 @@ impl VideoReader {
         options: &ReadOptions,
         at_start: bool,
     ) -> Result<Self, VideoError> {
+        options.check_duration(&source.path, &index)?;
         Ok(Self {
             fetcher: Fetcher::new(source, index, options, at_start)?,
             converter: RgbConverter::default(),

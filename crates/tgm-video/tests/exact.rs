@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use rand::RngExt;
 use tgm_random::Streams;
 use tgm_video::{
-    Clip, CropBox, EncodeOptions, Frame, PixelFormat, ReadOptions, Rotation, VideoReader, VideoWriter, View,
+    Clip, CropBox, EncodeOptions, Frame, PixelFormat, ReadOptions, Rotation, VideoFile, VideoReader,
+    VideoWriter, View,
 };
 
 const SIZE: (u32, u32) = (128, 96);
@@ -78,6 +79,10 @@ fn assert_bytes_are_ffmpegs(path: &Path, frames: &[Frame]) {
     assert_eq!(ours.len(), expected.len(), "{}: bytes in all", path.display());
     let different = ours.iter().zip(&expected).filter(|(a, b)| a != b).count();
     assert_eq!(different, 0, "{}: bytes that differ", path.display());
+    let probe = tgm_video::probe(path).unwrap();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let facts = (frames.len(), probe.codec, probe.pixel_format);
+    eprintln!("{name:<36} {:>3} frames, {:<10} {:<12} one by one, sparse, views, ffmpeg's bytes: all equal", facts.0, facts.1, facts.2);
 }
 
 fn x264(parameters: &str, gop: u32, b_frames: u32) -> EncodeOptions {
@@ -228,6 +233,49 @@ fn cut_files_and_negative_times_show_what_a_player_shows() {
         if name.starts_with("negative") {
             assert_eq!(frames[0].pts, -1000);
         }
+    }
+}
+
+#[test]
+fn a_part_of_a_file_reads_like_a_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), &x264("", 20, 2));
+    let encoders: [(&str, &[&str]); 7] = [
+        ("a.mp4", &["-c", "copy"]),
+        ("a.mkv", &["-c", "copy"]),
+        ("a.ts", &["-c", "copy"]),
+        ("fragments.mp4", &["-c", "copy", "-movflags", "frag_keyframe+empty_moov"]),
+        ("a.avi", &["-c:v", "mpeg4", "-bf", "2"]),
+        ("a.mpg", &["-c:v", "mpeg1video", "-bf", "2"]),
+        ("a.gif", &["-vf", "fps=25"]),
+    ];
+    let (mut archive, mut parts) = (vec![0x47; 1000], Vec::new());
+    for (name, encoder) in encoders {
+        let path = folder.path().join(name);
+        let arguments = [&["-y", "-i", text(&source)], encoder, &["-threads", "1", text(&path)]].concat();
+        if run("ffmpeg", &arguments).is_none() {
+            return;
+        }
+        let start = archive.len() as u64;
+        archive.extend(std::fs::read(&path).unwrap());
+        parts.push((path, start..archive.len() as u64));
+        // What follows looks like another video.
+        archive.extend(std::fs::read(&source).unwrap());
+    }
+    let all = folder.path().join("all: of, them");
+    std::fs::write(&all, archive).unwrap();
+    let options = ReadOptions { motion_vectors: true, ..ReadOptions::default() };
+    for (path, range) in parts {
+        let part = VideoFile::part(&all, range, "inside");
+        let mut alone = VideoReader::open(&path, &options).unwrap();
+        let mut inside = VideoReader::open(&part, &options).unwrap();
+        assert_eq!((inside.index(), inside.probe()), (alone.index(), alone.probe()), "{}", path.display());
+        for numbers in [vec![31], vec![2, 50, 7], (0..60).collect(), (5..60).step_by(4).collect()] {
+            let (ours, expected) = (inside.read(&numbers).unwrap(), alone.read(&numbers).unwrap());
+            assert!(ours == expected, "{}: {numbers:?}", path.display());
+        }
+        let mut known = VideoReader::open_with_index(&part, alone.index().clone(), &options).unwrap();
+        assert!(known.read(&[40, 41]).unwrap() == alone.read(&[40, 41]).unwrap(), "{}", path.display());
     }
 }
 

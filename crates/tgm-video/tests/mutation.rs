@@ -139,6 +139,7 @@ fn use_it(path: &Path, lenient: bool) -> (bool, bool) {
         motion_vectors: true,
         max_frames: 1000,
         max_pixels: 1 << 20,
+        max_duration: f64::INFINITY,
         max_seconds: 10.0,
         allow_truncated: lenient,
         allow_damaged: lenient,

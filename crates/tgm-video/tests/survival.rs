@@ -113,6 +113,14 @@ fn limits_hold() {
         VideoReader::open(&path, &short),
         Err(VideoError::TooManyFrames { max_frames: 49, .. })
     ));
+    let brief = ReadOptions { max_duration: 1.99, ..ReadOptions::default() };
+    let known = VideoReader::open(&path, &ReadOptions::default()).unwrap().index().clone();
+    let refused = [VideoReader::open(&path, &brief), VideoReader::open_with_index(&path, known, &brief)];
+    for error in refused.map(|opened| opened.err().unwrap()) {
+        assert!(matches!(error, VideoError::TooLong { max_duration: 1.99, .. }), "{error}");
+        assert!(error.to_string().contains("a.mp4: lasts 2 s"), "{error}");
+    }
+    assert!(VideoReader::open(&path, &ReadOptions { max_duration: 2.01, ..brief }).is_ok());
     let exact = ReadOptions { max_frames: 50, max_pixels: 128 * 96, ..ReadOptions::default() };
     let mut reader = VideoReader::open(&path, &exact).unwrap();
     assert!(matches!(reader.read(&[3, 50]), Err(VideoError::FrameOutOfRange { frame: 50, frames: 50, .. })));

@@ -35,6 +35,8 @@ pub struct ClipConfig {
     pub max_pixels: u64,
     /// A video with more frames is bad. Default 1,000,000.
     pub max_frames: usize,
+    /// A video that lasts longer than this is bad. Seconds; default 86,400, a day.
+    pub max_duration: f64,
     /// A video that takes longer than this to open, or to read a clip from, is bad. Seconds; default 60.
     pub max_seconds: f64,
     /// Use what is there of a file that ends too early; by default it is bad.
@@ -45,8 +47,15 @@ pub struct ClipConfig {
 
 impl Default for ClipConfig {
     fn default() -> Self {
-        let ReadOptions { max_pixels, max_frames, max_seconds, allow_truncated, allow_damaged, .. } =
-            ReadOptions::default();
+        let ReadOptions {
+            max_pixels,
+            max_frames,
+            max_duration,
+            max_seconds,
+            allow_truncated,
+            allow_damaged,
+            ..
+        } = ReadOptions::default();
         Self {
             sampling: Sampling::Dense { frames: 16, stride: 4 },
             crop: Crop::multi_scale(),
@@ -59,6 +68,7 @@ impl Default for ClipConfig {
             block_radius: 8,
             max_pixels,
             max_frames,
+            max_duration,
             max_seconds,
             allow_truncated,
             allow_damaged,
@@ -118,6 +128,7 @@ impl ClipConfig {
             motion_vectors: matches!(self.motion, MotionSource::Codec | MotionSource::Auto),
             max_pixels: self.max_pixels,
             max_frames: self.max_frames,
+            max_duration: self.max_duration,
             max_seconds: self.max_seconds,
             allow_truncated: self.allow_truncated,
             allow_damaged: self.allow_damaged,
