@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tgm_video::FrameIndex;
+use tgm_video::{FrameIndex, VideoFile};
 
 use crate::survey::identity;
 
@@ -91,7 +91,7 @@ impl IndexStore {
     }
 
     /// The index of a video that did not change since it was made.
-    pub fn get(&self, path: &str, file: &Path) -> Option<FrameIndex> {
+    pub fn get(&self, path: &str, file: &VideoFile) -> Option<FrameIndex> {
         let identity = identity(file);
         let state = self.lock();
         let known = state.known.get(path).filter(|known| known.identity == identity)?;
@@ -99,7 +99,7 @@ impl IndexStore {
     }
 
     /// Remembers an index, while there is room.
-    pub fn put(&self, path: &str, file: &Path, index: &FrameIndex) {
+    pub fn put(&self, path: &str, file: &VideoFile, index: &FrameIndex) {
         let known = Known { identity: identity(file), index: index.to_bytes().into() };
         self.insert(path, known);
     }
@@ -142,7 +142,7 @@ impl IndexWriter {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn append(&self, path: &str, file: &Path, index: &FrameIndex) -> io::Result<()> {
+    pub fn append(&self, path: &str, file: &VideoFile, index: &FrameIndex) -> io::Result<()> {
         let Ok(length) = u16::try_from(path.len()) else { return Ok(()) };
         let (bytes, modified) = identity(file);
         let mut body = length.to_le_bytes().to_vec();
@@ -186,17 +186,17 @@ mod tests {
     use super::*;
     use tgm_video::{ReadOptions, VideoReader};
 
-    fn index_of(file: &Path) -> FrameIndex {
+    fn index_of(file: &VideoFile) -> FrameIndex {
         VideoReader::open(file, &ReadOptions::default()).unwrap().index().clone()
     }
 
     /// A manifest's name, and two videos.
-    fn videos() -> (tempfile::TempDir, PathBuf, [PathBuf; 2]) {
+    fn videos() -> (tempfile::TempDir, PathBuf, [VideoFile; 2]) {
         let dir = tempfile::tempdir().unwrap();
         let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world/videos");
-        let files = ["a.mp4", "b.mp4"].map(|name| dir.path().join(name));
+        let files = ["a.mp4", "b.mp4"].map(|name| VideoFile::whole(dir.path().join(name)));
         for (file, name) in files.iter().zip(["train-00000.mp4", "train-00001.mp4"]) {
-            std::fs::copy(world.join(name), file).unwrap();
+            std::fs::copy(world.join(name), file.path()).unwrap();
         }
         let manifest = dir.path().join("m.csv");
         (dir, manifest, files)
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(store.get("a.mp4", &a), Some(index_of(&a)));
         assert_eq!(store.get("b.mp4", &b), Some(index_of(&b)));
         assert_eq!(store.get("c.mp4", &b), None);
-        std::fs::write(&b, "another video").unwrap();
+        std::fs::write(b.path(), "another video").unwrap();
         assert_eq!(store.get("b.mp4", &b), None);
         IndexWriter::open(&manifest, true).unwrap();
         assert!(IndexStore::load(&manifest, 1 << 20).is_empty());

@@ -1,6 +1,7 @@
 //! Which clips there are, and how they come to the model.
 //!
 //! * [`manifest`]: CSV or JSON Lines tables of videos, their labels and captions;
+//! * [`archive`]: what is in tar archives, and where;
 //! * [`dataset`]: the public data sets, from their official annotation files;
 //! * [`loader`]: training batches and evaluation clips from such a table, decoded ahead by worker threads;
 //! * [`index_store`]: what is known about their frames, kept;
@@ -42,6 +43,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod archive;
 pub mod dataset;
 pub mod index_store;
 pub mod loader;

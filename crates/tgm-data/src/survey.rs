@@ -1,10 +1,9 @@
 //! What is really in the files of a manifest.
 
-use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
-use tgm_video::{FrameIndex, ReadOptions, VideoError, VideoReader, probe};
+use tgm_video::{FrameIndex, ReadOptions, VideoError, VideoFile, VideoReader, probe};
 
 use crate::manifest::Manifest;
 
@@ -50,7 +49,7 @@ pub struct FileReport {
 /// only headers were read.
 pub fn examine(
     path: &str,
-    file: &Path,
+    file: &VideoFile,
     options: &ReadOptions,
     depth: Depth,
 ) -> (FileReport, Option<FrameIndex>) {
@@ -62,15 +61,15 @@ pub fn examine(
     }
 }
 
-/// Bytes and time of the last change of a file; zeros for one that is not there.
-pub fn identity(file: &Path) -> (u64, u64) {
-    let Ok(metadata) = file.metadata() else { return (0, 0) };
+/// Bytes of a video and time of the last change of its file; zeros for one that is not there.
+pub fn identity(file: &VideoFile) -> (u64, u64) {
+    let Ok(metadata) = file.path().metadata() else { return (0, 0) };
     let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    (metadata.len(), modified.map_or(0, |time| time.as_secs()))
+    (file.length().unwrap_or(0), modified.map_or(0, |time| time.as_secs()))
 }
 
 fn look(
-    file: &Path,
+    file: &VideoFile,
     options: &ReadOptions,
     depth: Depth,
     report: &mut FileReport,
@@ -107,19 +106,22 @@ pub fn row_problem(manifest: &Manifest, row: usize, report: &FileReport) -> Opti
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn reports_tell_what_is_there_and_what_is_wrong() {
         let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world/videos");
         for depth in [Depth::Headers, Depth::Ends, Depth::Frames] {
-            let file = world.join("train-00000.mp4");
+            let file = VideoFile::whole(world.join("train-00000.mp4"));
             let (report, index) = examine("a.mp4", &file, &ReadOptions::default(), depth);
             assert_eq!(index.map(|index| index.len()), (depth != Depth::Headers).then_some(20));
             assert_eq!((report.width, report.height, report.frames), (64, 64, Some(20)), "{depth:?}");
             assert_eq!((report.codec.as_str(), &report.problem), ("h264", &None));
             assert!((report.seconds.unwrap() - 2.0).abs() < 0.01, "{:?}", report.seconds);
-            let (absent, _) = examine("b.mp4", &world.join("absent.mp4"), &ReadOptions::default(), depth);
+            let file = VideoFile::whole(world.join("absent.mp4"));
+            let (absent, _) = examine("b.mp4", &file, &ReadOptions::default(), depth);
             assert!(absent.problem.unwrap().contains("absent.mp4"));
         }
     }

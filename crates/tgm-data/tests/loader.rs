@@ -13,7 +13,7 @@ use tgm_data::loader::{
 };
 use tgm_data::manifest::Manifest;
 use tgm_random::Streams;
-use tgm_video::{Crop, ReadOptions, Sampling, TubeletShape, VideoReader};
+use tgm_video::{Crop, ReadOptions, Sampling, TubeletShape, VideoFile, VideoReader};
 
 fn world() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world")
@@ -123,7 +123,7 @@ fn known_indices_change_nothing() {
     assert_eq!(plain, batches(&data, &workers(2), 0, 6));
     let writer = IndexWriter::open(&manifest, false).unwrap();
     for name in (0..6).map(|i| format!("{i}.mp4")) {
-        let file = dir.path().join(&name);
+        let file = VideoFile::whole(dir.path().join(&name));
         let reader = VideoReader::open(&file, &ReadOptions::default()).unwrap();
         writer.append(&name, &file, reader.index()).unwrap();
     }

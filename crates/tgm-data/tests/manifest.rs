@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tgm_data::manifest::{Classes, Manifest, ManifestError, ManifestOptions, Record, write_manifest};
+use tgm_video::VideoFile;
 
 struct Fixture {
     _dir: tempfile::TempDir,
@@ -51,7 +52,7 @@ fn check_full(manifest: &Manifest) {
         (Some("indoors"), Some(""), None)
     );
     assert_eq!(second.path(), "b/c.mp4");
-    assert!(second.file().is_absolute() && second.file().ends_with("b/c.mp4"));
+    assert!(second.video().path().is_absolute() && second.video().path().ends_with("b/c.mp4"));
 }
 
 #[test]
@@ -259,9 +260,12 @@ fn a_folder_stands_in_for_a_manifest_with_captions_from_text_files() {
     write("a/lone.txt", "no video of this name");
     let manifest = Manifest::load(dir.path()).unwrap();
     let rows: Vec<_> =
-        manifest.rows().map(|row| (row.path().to_owned(), row.captions().count(), row.file())).collect();
+        manifest.rows().map(|row| (row.path().to_owned(), row.captions().count(), row.video())).collect();
     let expected = [("a/z.webm", 0), ("b.MP4", 2)];
-    assert_eq!(rows, expected.map(|(path, captions)| (path.to_owned(), captions, dir.path().join(path))));
+    assert_eq!(
+        rows,
+        expected.map(|(path, captions)| (path.to_owned(), captions, VideoFile::whole(dir.path().join(path))))
+    );
     assert_eq!(manifest.row(1).captions().nth(1), Some("the same cat"));
     assert!(manifest.check_files(&[0, 1]).is_ok());
 

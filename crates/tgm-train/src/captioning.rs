@@ -133,7 +133,7 @@ fn batch(
 /// The key frames of a row's part of its video.
 fn read(row: &Row<'_>) -> Result<Vec<Frame>, String> {
     let mut reader =
-        VideoReader::open(&row.file(), &ReadOptions::default()).map_err(|error| error.to_string())?;
+        VideoReader::open(row.video(), &ReadOptions::default()).map_err(|error| error.to_string())?;
     let range = reader.index().range(row.start().unwrap_or(0.0), row.end().unwrap_or(f64::INFINITY));
     let numbers: Vec<usize> = key_frames(range.len()).into_iter().map(|frame| range.start + frame).collect();
     reader.read(&numbers).map_err(|error| error.to_string())

@@ -66,6 +66,39 @@ fn check_goes_on_where_it_was_and_sees_what_changed() {
 }
 
 #[test]
+fn other_limits_are_another_check() {
+    let (_dir, manifest) = dataset();
+    let check = |limit: &str| ok(&["data", "check", text(&manifest), "--max-duration", limit]);
+    assert!(check("100").1.contains("6 files, 2 of them bad"));
+    // All of them last two seconds: none is left.
+    let output = tgm(&["data", "check", text(&manifest), "--max-duration", "1.5"]);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && out.contains("longer than 1.5 s"), "{out}");
+    assert!(check("100").1.contains("6 files, 2 of them bad"));
+}
+
+#[test]
+fn a_check_that_can_keep_nothing_still_checks() {
+    let (dir, manifest) = dataset();
+    // Folders in the places of all that would be written: for whoever may write everywhere, too.
+    for name in ["clips.csv.check.jsonl", "clips.csv.index", "clips.clean.csv", "clips.clean.csv.tmp"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    let (out, err) = ok(&["data", "check", text(&manifest)]);
+    assert_eq!(out.lines().count(), 3, "{out}");
+    for part in ["is not kept for the next time", "5 of 8 rows are good", "clips.clean.csv", "--out FILE"] {
+        assert!(err.contains(part), "{part}: {err}");
+    }
+    let elsewhere = dir.path().join("good.csv");
+    let (_, err) = ok(&["data", "check", text(&manifest), "--out", text(&elsewhere)]);
+    assert!(err.contains("written: ") && elsewhere.exists(), "{err}");
+    // A place that was asked for is another matter.
+    let nowhere = dir.path().join("no/good.csv");
+    let output = tgm(&["data", "check", text(&manifest), "--out", text(&nowhere)]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn inspect_counts_and_makes_a_page() {
     let (dir, manifest) = dataset();
     let page = dir.path().join("page");

@@ -1,13 +1,13 @@
 //! From a row of the manifest to its clips.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rand::RngExt;
 use tgm_masking::{Grid, MotionField};
 use tgm_random::Streams;
 use tgm_video::{
-    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, View, block_motion, motion_grid, patchify,
+    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, VideoFile, View, block_motion, motion_grid,
+    patchify,
 };
 
 use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
@@ -50,7 +50,7 @@ impl Maker {
         number: u64,
     ) -> Result<Sample, ClipError> {
         let stream = |purpose| streams.stream(purpose, epoch, number);
-        let file = row.file();
+        let file = row.video();
         let mut source = self.cache.open(row.path(), &file, &self.options)?;
         let range = source.range(&file, row.start(), row.end())?;
         let numbers = self.config.sampling.train(range.len(), &mut stream("sampling"));
@@ -77,7 +77,7 @@ impl Maker {
         crops: &[Crop],
         first: u64,
     ) -> Result<Vec<Sample>, ClipError> {
-        let file = row.file();
+        let file = row.video();
         let mut source = self.cache.open(row.path(), &file, &self.options)?;
         let range = source.range(&file, row.start(), row.end())?;
         let times: Vec<Vec<usize>> = (0..views.views)
@@ -118,7 +118,7 @@ impl Maker {
     }
 
     /// One sample per view, but for that of the whole frame, which belongs to all of them.
-    fn samples(&self, row: Row<'_>, file: &Path, cut: Cut) -> Result<Vec<Sample>, ClipError> {
+    fn samples(&self, row: Row<'_>, file: &VideoFile, cut: Cut) -> Result<Vec<Sample>, ClipError> {
         let Cut { mut clips, frames, views } = cut;
         let whole = if self.config.whole_frames { clips.pop() } else { None };
         let sample = |(clip, view): (Clip, &View)| {
@@ -151,7 +151,7 @@ impl Maker {
         frames: &[Frame],
         view: &View,
         clip: &Clip,
-        file: &Path,
+        file: &VideoFile,
     ) -> Result<Option<MotionField>, ClipError> {
         let shape = self.config.tubelet;
         let exported = frames.iter().any(|frame| frame.motion.is_some());
@@ -161,7 +161,7 @@ impl Maker {
         let MotionGrid { vectors, .. } = match self.config.motion {
             MotionSource::None => return Ok(None),
             MotionSource::Codec if !exported => {
-                return Err(ClipError::NoCodecMotion { file: file.to_owned() });
+                return Err(ClipError::NoCodecMotion { file: file.name().to_owned() });
             }
             MotionSource::Codec => codec()?,
             MotionSource::Auto if any => codec()?,

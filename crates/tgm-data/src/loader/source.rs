@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tgm_video::{
-    Clip, Frame, FrameIndex, MotionVector, ReadOptions, VideoError, VideoReader, View, ViewedFrames,
+    Clip, Frame, FrameIndex, MotionVector, ReadOptions, VideoError, VideoFile, VideoReader, View,
+    ViewedFrames,
 };
 
 use super::ClipError;
@@ -98,7 +98,7 @@ impl Source {
     /// The frames on display from `start` to before `end`, in seconds from the first frame; at least one.
     pub fn range(
         &self,
-        file: &Path,
+        file: &VideoFile,
         start: Option<f64>,
         end: Option<f64>,
     ) -> Result<Range<usize>, ClipError> {
@@ -106,7 +106,7 @@ impl Source {
         let index = self.index();
         let duration = index.duration().unwrap_or(0.0);
         if start > duration {
-            return Err(ClipError::AfterEnd { file: file.to_owned(), start, duration });
+            return Err(ClipError::AfterEnd { file: file.name().to_owned(), start, duration });
         }
         Ok(index.range(start, end))
     }
@@ -129,7 +129,7 @@ impl Cache {
     }
 
     /// Opens a video; keeps it in memory when it fits.
-    pub fn open(&self, path: &str, file: &Path, options: &ReadOptions) -> Result<Source, VideoError> {
+    pub fn open(&self, path: &str, file: &VideoFile, options: &ReadOptions) -> Result<Source, VideoError> {
         if let Some(video) = self.lock().videos.get(path) {
             return Ok(Source::Memory(video.clone()));
         }
@@ -157,7 +157,7 @@ impl Cache {
     }
 
     /// A reader, by a known index where there is one.
-    fn reader(&self, path: &str, file: &Path, options: &ReadOptions) -> Result<VideoReader, VideoError> {
+    fn reader(&self, path: &str, file: &VideoFile, options: &ReadOptions) -> Result<VideoReader, VideoError> {
         // A limit that was lowered since holds for known videos, too.
         let known = self.indices.get(path, file).filter(|index| index.len() <= options.max_frames);
         if let Some(index) = known {

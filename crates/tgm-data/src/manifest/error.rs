@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use crate::archive::ArchiveError;
+
 /// Why a manifest could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// A folder was given instead of a manifest, and there is no video in it.
-    #[error("{}: no videos in this folder or below it; give a manifest, or a folder with videos", folder.display())]
+    /// A folder or archives were given instead of a manifest, and there is no video in them.
+    #[error("{}: no videos in there; give a manifest, or a folder or tar archives with videos", folder.display())]
     NoVideos {
-        /// The folder.
+        /// The folder, or the pattern of the archives.
         folder: PathBuf,
     },
     /// The manifest is absent or cannot be read.
@@ -19,6 +21,19 @@ pub enum ManifestError {
         file: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// An archive that rows are in cannot be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The rows together name more columns than a manifest may have.
+    #[error("the manifest {} has more than {most} columns, such as `{column}`; put values that only few rows have elsewhere", file.display())]
+    TooManyColumns {
+        /// The manifest.
+        file: PathBuf,
+        /// One column too many.
+        column: String,
+        /// The limit.
+        most: usize,
     },
     /// The manifest cannot be written.
     #[error("cannot write the manifest {}: {source}", file.display())]

@@ -5,21 +5,35 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ManifestError;
+use crate::archive::is_archive;
 
 /// Endings of the files that count as videos.
 const VIDEOS: [&str; 14] =
     ["3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv"];
 
-/// A video of a folder, and what lies beside it.
-pub(super) struct Found {
-    /// Relative to the folder, with `/` between the parts.
-    pub path: String,
-    /// The lines of the text file of the same name, if there is one.
-    pub captions: Vec<String>,
+/// What a folder holds. Paths are relative to it, with `/` between the parts.
+pub(super) enum Found {
+    /// A video.
+    Video {
+        /// Its path.
+        path: String,
+        /// The lines of the text file of the same name, if there is one.
+        captions: Vec<String>,
+    },
+    /// A tar archive, by its path.
+    Archive(String),
 }
 
-/// All videos below a folder, in the order of their paths, so that the rows are the same on every machine. Hidden files and
-/// folders are left out; links are followed.
+impl Found {
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Video { path, .. } | Self::Archive(path) => path,
+        }
+    }
+}
+
+/// All videos and archives below a folder, in the order of their paths, so that the rows are the same on every machine. Hidden
+/// files and folders are left out; links are followed.
 ///
 /// # Errors
 /// [`ManifestError::Read`] for a folder or text file that cannot be read, [`ManifestError::NoVideos`].
@@ -31,6 +45,12 @@ pub(super) fn find(folder: &Path) -> Result<Vec<Found>, ManifestError> {
     }
     let mut found = Vec::with_capacity(paths.len());
     for path in paths {
+        let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+        let name = parts.join("/");
+        if is_archive(&path) {
+            found.push(Found::Archive(name));
+            continue;
+        }
         let text = folder.join(path.with_extension("txt"));
         let captions = match fs::read_to_string(&text) {
             Ok(text) => {
@@ -39,10 +59,9 @@ pub(super) fn find(folder: &Path) -> Result<Vec<Found>, ManifestError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(ManifestError::Read { file: text, source }),
         };
-        let parts = path.iter().map(|part| part.to_string_lossy().into_owned());
-        found.push(Found { path: parts.collect::<Vec<_>>().join("/"), captions });
+        found.push(Found::Video { path: name, captions });
     }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found.sort_by(|a, b| a.path().cmp(b.path()));
     Ok(found)
 }
 
@@ -58,14 +77,15 @@ fn walk(root: &Path, below: &Path, into: &mut Vec<PathBuf>) -> Result<(), Manife
         let path = below.join(&name);
         if entry.path().is_dir() {
             walk(root, &path, into)?;
-        } else if is_video(&path) {
+        } else if is_video(&path) || is_archive(&path) {
             into.push(path);
         }
     }
     Ok(())
 }
 
-fn is_video(path: &Path) -> bool {
+/// Whether a file is taken for a video: by the end of its name.
+pub(crate) fn is_video(path: &Path) -> bool {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
     ending.is_some_and(|ending| VIDEOS.contains(&ending.as_str()))
 }

@@ -16,6 +16,11 @@
 //! A folder may stand in for a manifest: its rows are the videos below it in the order of their paths, and the lines of a
 //! text file beside a video, of the same name, are the video's captions.
 //!
+//! So may tar archives in WebDataset's layout: one (`clips.tar`), several (`clips-{000..012}.tar`), or a folder of them. `KEY.mp4`
+//! is a video, `KEY.txt` has its captions, `KEY.cls` its label, and `KEY.json` values by the names of the columns above. Videos are
+//! read where they lie, see [`archive`](crate::archive). Their paths go on behind the archive's, `clips-000.tar/KEY.mp4`, and
+//! a manifest may have such paths, too.
+//!
 //! The rows lie in columns, texts end to end in one allocation each, so that a million rows cost little more
 //! memory than the file has bytes.
 
@@ -23,7 +28,10 @@ mod classes;
 mod column;
 mod error;
 mod folder;
+mod places;
 mod read;
+mod shards;
+mod table;
 mod write;
 
 use std::path::{Component, Path, PathBuf};
@@ -31,6 +39,9 @@ use std::path::{Component, Path, PathBuf};
 pub use classes::Classes;
 use column::{CategoryColumn, TextColumn};
 pub use error::ManifestError;
+pub(crate) use folder::is_video;
+use places::Places;
+use tgm_video::VideoFile;
 pub use write::{Record, write_manifest};
 
 /// How to read a manifest.
@@ -60,10 +71,11 @@ pub struct Manifest {
     starts: Vec<f64>,
     ends: Vec<f64>,
     others: Vec<(String, TextColumn)>,
+    places: Places,
 }
 
 impl Manifest {
-    /// Reads a manifest whose paths stay inside its folder, or the videos of a folder.
+    /// Reads a manifest whose paths stay inside its folder, or the videos of a folder or of tar archives.
     ///
     /// # Errors
     /// [`ManifestError`] for anything that is wrong with the file or one of its rows. Whether the videos exist
@@ -78,6 +90,18 @@ impl Manifest {
     /// As [`Self::load`].
     pub fn load_with(file: impl AsRef<Path>, options: &ManifestOptions) -> Result<Self, ManifestError> {
         read::manifest(file.as_ref(), options)
+    }
+
+    /// A manifest that may be anywhere. `file` names it in messages, and its folder is the one that paths are relative to.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn read(
+        content: impl std::io::Read,
+        file: &Path,
+        options: &ManifestOptions,
+    ) -> Result<Self, ManifestError> {
+        read::content(file, content, options)
     }
 
     /// A manifest that is in no file: the rows of other annotation files. `file` names it in messages, and its folder is the
@@ -187,7 +211,7 @@ impl Manifest {
 
     /// Of these rows, those whose video is not there.
     pub fn missing_files(&self, rows: &[u32]) -> Vec<u32> {
-        rows.iter().copied().filter(|&row| !self.row(row as usize).file().is_file()).collect()
+        rows.iter().copied().filter(|&row| !self.row(row as usize).video().exists()).collect()
     }
 
     /// Fails when a video of these rows is not there.
@@ -232,9 +256,13 @@ impl<'a> Row<'a> {
         self.manifest.paths.get(self.index)
     }
 
-    /// The absolute path of the video.
-    pub fn file(&self) -> PathBuf {
-        self.manifest.root.join(self.path())
+    /// Where the video is: an absolute path, or a part of an archive.
+    pub fn video(&self) -> VideoFile {
+        let path = self.manifest.root.join(self.path());
+        match self.manifest.places.get(self.index) {
+            Some((archive, range)) => VideoFile::part(archive, range, path),
+            None => VideoFile::whole(path),
+        }
     }
 
     /// The split.

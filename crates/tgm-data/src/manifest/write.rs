@@ -45,7 +45,7 @@ impl<'a> Row<'a> {
         let path = if folder == self.manifest.root {
             Cow::Borrowed(self.path())
         } else {
-            let video = self.file();
+            let video = self.manifest.root.join(self.path());
             Cow::Owned(video.strip_prefix(&folder).unwrap_or(&video).to_string_lossy().into_owned())
         };
         let others = self.manifest.other_columns();

@@ -34,7 +34,7 @@ Examples:
 pub(super) struct Args {
     /// What the data is.
     dataset: DatasetName,
-    /// The manifest (columns `path`, `split`, `label`), or the folder of the data set.
+    /// The manifest (columns `path`, `split`, `label`; or tar shards with these in their JSON), or the folder of the data set.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// A run, one of its checkpoints, a Hugging Face VideoMAE folder, or an original .pth file.

@@ -145,7 +145,7 @@ fn digest_of_rows(data: &Subset) -> String {
     let mut digest = Digest::default();
     for &row in data.rows() {
         let row = data.manifest().row(row as usize);
-        digest.bytes(row.file().as_os_str().as_encoded_bytes());
+        digest.bytes(row.video().name().as_os_str().as_encoded_bytes());
         digest.bytes(format!("{:?} {:?} {:?}", row.label_name(), row.start(), row.end()).as_bytes());
     }
     digest.text()

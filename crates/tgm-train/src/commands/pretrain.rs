@@ -37,8 +37,8 @@ pub(super) struct Args {
     #[arg(long, default_value = "demo", value_name = "NAME|FILE")]
     config: String,
     /// The videos: CSV or JSON Lines with the column `path`, and optionally `split`, `label`, `caption`, `start`, `end`; or a
-    /// folder, whose videos' captions are the lines of text files of the same name.
-    #[arg(long, value_name = "MANIFEST|FOLDER")]
+    /// folder, whose videos' captions are the lines of text files of the same name; or tar shards, 'clips-{000..012}.tar'.
+    #[arg(long, value_name = "MANIFEST|FOLDER|SHARDS")]
     data: Option<PathBuf>,
     /// Which tubelets are hidden, with the strategy's default settings.
     #[arg(long)]

@@ -112,8 +112,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut views = Vec::with_capacity(data.rows().len());
     for samples in EvalLoader::new(&data, &config, &LoaderConfig::default(), ONE_VIEW)? {
         for sample in samples? {
-            let file = data.manifest().row(sample.row as usize).file();
-            let from_codec = probe(&file).is_ok_and(|probe| probe.has_codec_motion);
+            let file = data.manifest().row(sample.row as usize).video();
+            let from_codec = probe(file).is_ok_and(|probe| probe.has_codec_motion);
             let source = if from_codec {
                 "from the codec's vectors"
             } else {

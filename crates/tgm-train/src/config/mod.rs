@@ -77,7 +77,7 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// The manifest: CSV or JSON Lines with a column `path`; or a folder of videos. Set by `--data`.
+    /// The manifest: CSV or JSON Lines with a column `path`; or a folder of videos, or tar shards. Set by `--data`.
     pub manifest: Option<PathBuf>,
     /// The split to train on. A manifest without the column `split` is used whole.
     pub train_split: String,

@@ -202,7 +202,7 @@ impl Todo<'_> {
     fn score(&self, clip: &ClipModel, rules: &Rules, side: usize) -> Result<Scored, Failure> {
         let bad = |error: &dyn std::fmt::Display| Failure::Bad(error.to_string());
         let embedded = clip.embed_text(&self.captions)?;
-        let mut reader = VideoReader::open(&self.row.file(), &ReadOptions::default()).map_err(|e| bad(&e))?;
+        let mut reader = VideoReader::open(self.row.video(), &ReadOptions::default()).map_err(|e| bad(&e))?;
         let (start, end) = (self.row.start().unwrap_or(0.0), self.row.end().unwrap_or(f64::INFINITY));
         let numbers: Vec<usize> = reader.index().range(start, end).step_by(rules.every.max(1)).collect();
         let mut times = Vec::with_capacity(numbers.len());
@@ -211,8 +211,11 @@ impl Todo<'_> {
             let frames = reader.read(numbers).map_err(|e| bad(&e))?;
             let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
             if let Some(other) = frames.iter().find(|frame| (frame.width, frame.height) != (width, height)) {
-                let (path, number) = (self.row.file(), other.number);
-                return Err(Failure::Bad(format!("{}: frame {number} has another size", path.display())));
+                let (path, number) = (self.row.video(), other.number);
+                return Err(Failure::Bad(format!(
+                    "{}: frame {number} has another size",
+                    path.name().display()
+                )));
             }
             times.extend(frames.iter().map(|frame| frame.seconds));
             let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.rgb.iter().copied()).collect();

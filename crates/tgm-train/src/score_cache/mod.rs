@@ -108,7 +108,7 @@ fn key(row: &Row<'_>, caption: &str) -> Result<CacheKey> {
             format!("{} from {} to {} s", row.path(), show(start), show(end))
         }
     };
-    Ok(CacheKey::for_file(&name, &row.file(), caption)?)
+    Ok(CacheKey::for_file(&name, row.video().path(), caption)?)
 }
 
 /// The model as caches name it: its weights, and the type it runs in.

@@ -1,7 +1,7 @@
 //! `tgm data check`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use serde::Serialize;
 use tgm_data::index_store::{IndexStore, IndexWriter};
-use tgm_data::manifest::{Manifest, write_manifest};
+use tgm_data::manifest::{Manifest, ManifestError, write_manifest};
 use tgm_data::survey::{Depth, FileReport, examine, identity, row_problem};
-use tgm_video::ReadOptions;
+use tgm_video::{FrameIndex, ReadOptions, VideoFile};
 
 use super::ManifestArgs;
 use crate::progress::Progress;
@@ -22,7 +22,8 @@ use crate::progress::Progress;
 ///
 /// Prints one line per bad file. What was found is kept beside the manifest (MANIFEST.check.jsonl): a check that was
 /// interrupted goes on where it was, and files that did not change are not read again. The places of all frames are kept, too
-/// (MANIFEST.index): training on this manifest opens its videos faster.
+/// (MANIFEST.index): training on this manifest opens its videos faster. Where nothing can be written beside the manifest, nothing is
+/// kept, and the check says so.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -38,6 +39,9 @@ pub(in crate::commands) struct Args {
     /// Where the manifest of good rows goes. Default: NAME.clean.csv beside the manifest.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Most seconds that a video may last.
+    #[arg(long, default_value_t = ReadOptions::default().max_duration)]
+    max_duration: f64,
     /// Forget what earlier checks found.
     #[arg(long)]
     fresh: bool,
@@ -76,7 +80,11 @@ pub(super) fn run(args: Args) -> Result<()> {
         DepthName::Ends => Depth::Ends,
         DepthName::Frames => Depth::Frames,
     };
-    let options = ReadOptions { max_seconds: args.max_seconds, ..ReadOptions::default() };
+    let options = ReadOptions {
+        max_duration: args.max_duration,
+        max_seconds: args.max_seconds,
+        ..ReadOptions::default()
+    };
     let record = with_suffix(manifest.file(), "check.jsonl");
     let reports = survey(&manifest, &record, &options, depth, args.fresh)?;
 
@@ -103,9 +111,15 @@ pub(super) fn run(args: Args) -> Result<()> {
     if kept.is_empty() {
         bail!("{}: no row is good, so no manifest is written", manifest.file().display());
     }
-    let out = args.out.unwrap_or_else(|| clean_name(manifest.file()));
-    write_manifest(&out, kept.iter().map(|&row| manifest.row(row).record(&out)))?;
-    eprintln!("written: {}", out.display());
+    let out = args.out.clone().unwrap_or_else(|| clean_name(manifest.file()));
+    match write_manifest(&out, kept.iter().map(|&row| manifest.row(row).record(&out))) {
+        Ok(()) => eprintln!("written: {}", out.display()),
+        // Nobody asked for this very file: the check itself has done its work.
+        Err(error @ ManifestError::Write { .. }) if args.out.is_none() => {
+            eprintln!("{error}; say where the good rows go with --out FILE");
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(())
 }
 
@@ -117,11 +131,9 @@ fn survey(
     depth: Depth,
     fresh: bool,
 ) -> Result<HashMap<String, FileReport>> {
-    if fresh && record.exists() {
-        std::fs::remove_file(record).with_context(|| format!("cannot remove {}", record.display()))?;
-    }
-    let known = recorded(record, depth);
-    let files: BTreeMap<&str, PathBuf> = manifest.rows().map(|row| (row.path(), row.file())).collect();
+    let notes = Notes::open(manifest, record, fresh);
+    let known = if fresh { HashMap::new() } else { recorded(record, depth, options) };
+    let files: BTreeMap<&str, VideoFile> = manifest.rows().map(|row| (row.path(), row.video())).collect();
     let (old, new): (Vec<_>, Vec<_>) = files.into_iter().partition(|(path, file)| {
         known.get(*path).is_some_and(|report| (report.bytes, report.modified) == identity(file))
     });
@@ -130,20 +142,13 @@ fn survey(
     }
     let mut reports: HashMap<String, FileReport> =
         old.iter().map(|(path, _)| ((*path).to_owned(), known[*path].clone())).collect();
-    let output = OpenOptions::new().create(true).append(true).open(record);
-    let output = Mutex::new(output.with_context(|| format!("cannot write {}", record.display()))?);
-    let unwritten = || format!("cannot write {}", IndexStore::file_of(manifest.file()).display());
-    let indices = IndexWriter::open(manifest.file(), fresh).with_context(unwritten)?;
     let (progress, done) = (Progress::new("check", new.len() as u64), AtomicU64::new(0));
-    let look = |(path, file): &(&str, PathBuf)| -> Result<(String, FileReport)> {
+    let look = |(path, file): &(&str, VideoFile)| -> Result<(String, FileReport)> {
         let (report, index) = examine(path, file, options, depth);
-        if let Some(index) = index {
-            indices.append(path, file, &index).with_context(unwritten)?;
+        if let Some(notes) = &notes {
+            let line = Recorded { depth, limits: limits(options), report: report.clone() };
+            notes.keep(file, &line, index.as_ref())?;
         }
-        let line = serde_json::to_string(&Recorded { depth, report: report.clone() })? + "\n";
-        // One write per line, so that an interruption leaves whole lines. A panic elsewhere leaves none half-written.
-        let mut output = output.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        output.write_all(line.as_bytes()).with_context(|| format!("cannot write {}", record.display()))?;
         progress.set(done.fetch_add(1, Ordering::Relaxed) + 1);
         Ok(((*path).to_owned(), report))
     };
@@ -152,19 +157,67 @@ fn survey(
     Ok(reports)
 }
 
+/// What is kept beside the manifest.
+struct Notes {
+    record: Mutex<File>,
+    record_name: PathBuf,
+    indices: IndexWriter,
+    indices_name: PathBuf,
+}
+
+impl Notes {
+    /// `None`, with a message, where nothing can be written, as on a read-only disk.
+    fn open(manifest: &Manifest, record: &Path, fresh: bool) -> Option<Self> {
+        let indices_name = IndexStore::file_of(manifest.file());
+        let open = || -> Result<Self> {
+            let unwritten = |path: &Path| format!("cannot write {}", path.display());
+            let file = OpenOptions::new().create(true).append(true).open(record);
+            let file = file.with_context(|| unwritten(record))?;
+            if fresh {
+                file.set_len(0).with_context(|| unwritten(record))?;
+            }
+            let indices =
+                IndexWriter::open(manifest.file(), fresh).with_context(|| unwritten(&indices_name))?;
+            let (record, record_name) = (Mutex::new(file), record.to_owned());
+            Ok(Self { record, record_name, indices, indices_name: indices_name.clone() })
+        };
+        open().map_err(|error| eprintln!("{error:#}: what is found is not kept for the next time")).ok()
+    }
+
+    fn keep(&self, file: &VideoFile, line: &Recorded, index: Option<&FrameIndex>) -> Result<()> {
+        if let Some(index) = index {
+            let written = self.indices.append(&line.report.path, file, index);
+            written.with_context(|| format!("cannot write {}", self.indices_name.display()))?;
+        }
+        let line = serde_json::to_string(line)? + "\n";
+        // One write per line, so that an interruption leaves whole lines. A panic elsewhere leaves none half-written.
+        let mut record = self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let written = record.write_all(line.as_bytes());
+        written.with_context(|| format!("cannot write {}", self.record_name.display()))
+    }
+}
+
 /// A line of the record.
 #[derive(Serialize, serde::Deserialize)]
 struct Recorded {
     depth: Depth,
+    /// What [`limits`] says: other ones may find another file bad.
+    #[serde(default)]
+    limits: [f64; 2],
     #[serde(flatten)]
     report: FileReport,
 }
 
-/// The newest report of each path at this depth. Lines that were cut off are passed over.
-fn recorded(record: &Path, depth: Depth) -> HashMap<String, FileReport> {
+fn limits(options: &ReadOptions) -> [f64; 2] {
+    [options.max_duration, options.max_seconds]
+}
+
+/// The newest report of each path at this depth and with these limits. Lines that were cut off are passed over.
+fn recorded(record: &Path, depth: Depth, options: &ReadOptions) -> HashMap<String, FileReport> {
     let text = std::fs::read_to_string(record).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Recorded>(line).ok());
-    lines.filter(|line| line.depth == depth).map(|line| (line.report.path.clone(), line.report)).collect()
+    let same = |line: &Recorded| line.depth == depth && line.limits == limits(options);
+    lines.filter(same).map(|line| (line.report.path.clone(), line.report)).collect()
 }
 
 fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
@@ -174,8 +227,28 @@ fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// `clips.csv` becomes `clips.clean.csv`.
+/// `clips.csv` becomes `clips.clean.csv`; a folder or an archive, `clips` or `clips.tar`, gets a manifest beside it.
 fn clean_name(file: &Path) -> PathBuf {
-    let extension = file.extension().unwrap_or("csv".as_ref()).to_string_lossy().into_owned();
-    file.with_extension(format!("clean.{extension}"))
+    let ending = file.extension().and_then(|ending| ending.to_str());
+    match ending.filter(|ending| ["csv", "jsonl", "ndjson", "json"].contains(ending) && !file.is_dir()) {
+        Some(ending) => file.with_extension(format!("clean.{ending}")),
+        None => with_suffix(file, "clean.csv"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_good_rows_go_beside_the_manifest() {
+        for (file, clean) in [
+            ("a/clips.csv", "a/clips.clean.csv"),
+            ("clips.jsonl", "clips.clean.jsonl"),
+            ("s-{0..3}.tar", "s-{0..3}.tar.clean.csv"),
+            ("videos.v2", "videos.v2.clean.csv"),
+        ] {
+            assert_eq!(clean_name(Path::new(file)), Path::new(clean));
+        }
+    }
 }

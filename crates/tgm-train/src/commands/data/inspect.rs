@@ -10,7 +10,7 @@ use serde::Serialize;
 use tgm_data::manifest::{Manifest, Row};
 use tgm_data::survey::{Depth, FileReport, examine};
 use tgm_random::Streams;
-use tgm_video::{Crop, ReadOptions, VideoReader, View, write_png};
+use tgm_video::{Crop, ReadOptions, VideoFile, VideoReader, View, write_png};
 
 use super::ManifestArgs;
 use crate::commands::median;
@@ -80,7 +80,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 fn headers(manifest: &Manifest) -> BTreeMap<&str, FileReport> {
-    let files: BTreeMap<&str, PathBuf> = manifest.rows().map(|row| (row.path(), row.file())).collect();
+    let files: BTreeMap<&str, VideoFile> = manifest.rows().map(|row| (row.path(), row.video())).collect();
     let progress = Progress::new("headers", files.len() as u64);
     let options = ReadOptions::default();
     let reports = files
@@ -232,7 +232,7 @@ fn page(manifest: &Manifest, inspection: &Inspection, folder: &Path, count: usiz
 }
 
 fn thumbnail(row: &Row<'_>, picture: &Path) -> Result<()> {
-    let mut reader = VideoReader::open(&row.file(), &ReadOptions::default())?;
+    let mut reader = VideoReader::open(row.video(), &ReadOptions::default())?;
     let frames = reader.index().range(row.start().unwrap_or(0.0), row.end().unwrap_or(f64::INFINITY));
     let (width, height) = (reader.probe().width, reader.probe().height);
     let rng = &mut Streams::new(0).stream("crop", 0, 0);

@@ -35,7 +35,7 @@ pub(super) fn run(command: Command) -> Result<()> {
 /// The manifest that a command works on.
 #[derive(clap::Args, Debug)]
 struct ManifestArgs {
-    /// CSV or JSON Lines with a column `path`.
+    /// CSV or JSON Lines with a column `path`; or a folder, a tar archive, or a pattern of them: 'clips-{000..012}.tar'.
     manifest: PathBuf,
     /// Accept absolute paths and paths that leave the manifest's folder.
     #[arg(long)]

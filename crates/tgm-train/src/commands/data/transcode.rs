@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use serde::Serialize;
 use tgm_data::manifest::{Manifest, write_manifest};
-use tgm_video::{Crop, ReadOptions, Sampling, VideoReader, View};
+use tgm_video::{Crop, ReadOptions, Sampling, VideoFile, VideoReader, View};
 
 use super::ManifestArgs;
 use crate::commands::median;
@@ -59,8 +59,8 @@ const MEASURED: usize = 12;
 
 pub(super) fn run(args: Args) -> Result<()> {
     let manifest = args.data.load()?;
-    let files: BTreeMap<&str, PathBuf> = manifest.rows().map(|row| (row.path(), row.file())).collect();
-    let files: Vec<(&str, PathBuf, PathBuf)> = files
+    let files: BTreeMap<&str, VideoFile> = manifest.rows().map(|row| (row.path(), row.video())).collect();
+    let files: Vec<(&str, VideoFile, PathBuf)> = files
         .into_iter()
         .map(|(path, file)| {
             let target = target(&args.out, path);
@@ -90,13 +90,13 @@ pub(super) fn run(args: Args) -> Result<()> {
     ensure!(bad.len() < files.len(), "not one video could be transcoded");
     write_rows(&manifest, &args.out, &|path| bad.contains_key(path))?;
     let good: Vec<_> = files.iter().filter(|(path, ..)| !bad.contains_key(path)).collect();
-    let bytes = |file: &Path| file.metadata().map_or(0, |metadata| metadata.len());
+    let bytes = |file: VideoFile| file.length().unwrap_or(0);
     let (before, after) = gain(&good);
     let gain = Gain {
         files: files.len(),
         bad: bad.len(),
-        bytes_before: good.iter().map(|(_, file, _)| bytes(file)).sum(),
-        bytes_after: good.iter().map(|(_, _, target)| bytes(target)).sum(),
+        bytes_before: good.iter().map(|(_, file, _)| bytes(file.clone())).sum(),
+        bytes_after: good.iter().map(|(_, _, target)| bytes(target.into())).sum(),
         clip_ms_before: before,
         clip_ms_after: after,
     };
@@ -125,7 +125,7 @@ fn target(out: &Path, path: &str) -> PathBuf {
 }
 
 /// Transcodes beside the place and renames, once the copy has been found to have the same frames at the same times.
-fn transcode(args: &Args, file: &Path, target: &Path) -> Result<()> {
+fn transcode(args: &Args, file: &VideoFile, target: &Path) -> Result<()> {
     let source = VideoReader::open(file, &ReadOptions::default())?;
     let folder = target.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -136,7 +136,7 @@ fn transcode(args: &Args, file: &Path, target: &Path) -> Result<()> {
     );
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-y", "-i"])
-        .arg(file)
+        .arg(file.ffmpeg_url())
         .args(["-map", &format!("0:{stream}"), "-vf", &scale, "-c:v", "libx264", "-threads", "1"])
         .args(["-preset", "medium", "-tune", "fastdecode", "-crf", &args.crf.to_string()])
         .args(["-g", &args.gop.to_string(), "-pix_fmt", "yuv420p", "-fps_mode", "passthrough"])
@@ -186,17 +186,17 @@ fn write_rows(manifest: &Manifest, out: &Path, is_bad: &dyn Fn(&str) -> bool) ->
 }
 
 /// Median milliseconds of a clip of 16 frames of 224², from the originals and from the copies, one thread.
-fn gain(files: &[&(&str, PathBuf, PathBuf)]) -> (Option<f64>, Option<f64>) {
+fn gain(files: &[&(&str, VideoFile, PathBuf)]) -> (Option<f64>, Option<f64>) {
     let step = files.len().div_ceil(MEASURED).max(1);
     let measured: Vec<_> = files.iter().step_by(step).collect();
-    let times = |choose: &dyn Fn(&(&str, PathBuf, PathBuf)) -> PathBuf| {
+    let times = |choose: &dyn Fn(&(&str, VideoFile, PathBuf)) -> VideoFile| {
         median(measured.iter().filter_map(|file| clip_ms(&choose(file)).ok()).collect())
     };
-    (times(&|(_, file, _)| file.clone()), times(&|(_, _, target)| target.clone()))
+    (times(&|(_, file, _)| file.clone()), times(&|(_, _, target)| target.into()))
 }
 
 /// The best of three readings of a video's middle clip.
-fn clip_ms(file: &Path) -> Result<f64> {
+fn clip_ms(file: &VideoFile) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let begun = Instant::now();
