@@ -82,7 +82,10 @@ fn assert_bytes_are_ffmpegs(path: &Path, frames: &[Frame]) {
     let probe = tgm_video::probe(path).unwrap();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let facts = (frames.len(), probe.codec, probe.pixel_format);
-    eprintln!("{name:<36} {:>3} frames, {:<10} {:<12} one by one, sparse, views, ffmpeg's bytes: all equal", facts.0, facts.1, facts.2);
+    eprintln!(
+        "{name:<36} {:>3} frames, {:<10} {:<12} one by one, sparse, views, ffmpeg's bytes: all equal",
+        facts.0, facts.1, facts.2
+    );
 }
 
 fn x264(parameters: &str, gop: u32, b_frames: u32) -> EncodeOptions {

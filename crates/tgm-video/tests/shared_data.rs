@@ -80,10 +80,11 @@ fn frames_have_the_hashes_that_ffmpeg_gives_them() {
         }
         // Backwards, a few at a time: as unlike ffmpeg's way through the file as can be.
         let numbers: Vec<usize> = (0..count).rev().collect();
-        let ours: Result<Vec<u32>, VideoError> = numbers.chunks(7).try_fold(Vec::new(), |mut all, numbers| {
-            all.extend(reader.read_map(numbers, |frame| Ok(crc32fast::hash(&frame.rgb)))?);
-            Ok(all)
-        });
+        let ours: Result<Vec<u32>, VideoError> =
+            numbers.chunks(7).try_fold(Vec::new(), |mut all, numbers| {
+                all.extend(reader.read_map(numbers, |frame| Ok(crc32fast::hash(&frame.rgb)))?);
+                Ok(all)
+            });
         let Ok(mut ours) = ours else { continue };
         ours.reverse();
         let Some(expected) = ffmpeg_hashes(&path, probe.stream, count) else {
@@ -93,7 +94,10 @@ fn frames_have_the_hashes_that_ffmpeg_gives_them() {
         let first = ours.iter().zip(&expected).position(|(ours, expected)| ours != expected);
         assert_eq!((first, ours.len()), (None, expected.len()), "{}: {probe:?}", path.display());
         let name = path.strip_prefix(&folder).unwrap_or(&path).display();
-        eprintln!("{name}: {} {} {}: {count} frames the same", probe.container, probe.codec, probe.pixel_format);
+        eprintln!(
+            "{name}: {} {} {}: {count} frames the same",
+            probe.container, probe.codec, probe.pixel_format
+        );
         same += 1;
     }
     eprintln!("{same} files have ffmpeg's hashes, {left_out} were left out");
@@ -108,9 +112,11 @@ fn ffmpeg_hashes(path: &Path, stream: usize, count: usize) -> Option<Vec<u32>> {
     let facts = String::from_utf8_lossy(&facts).into_owned();
     // Without a tag ffmpeg takes BT.601 for all sizes, and we, as players do, BT.709 from 720 lines on.
     let tagged = !["unknown", "N/A", "reserved"].iter().any(|none| facts.contains(none));
-    let large = facts.split([',', '\n']).any(|part| part.trim().parse().is_ok_and(|height: u32| height >= 720));
+    let large =
+        facts.split([',', '\n']).any(|part| part.trim().parse().is_ok_and(|height: u32| height >= 720));
     let matrix = if !tagged && large { "bt709" } else { "auto" };
-    let filter = format!("scale=in_color_matrix={matrix}:flags=bilinear+accurate_rnd+full_chroma_int+bitexact");
+    let filter =
+        format!("scale=in_color_matrix={matrix}:flags=bilinear+accurate_rnd+full_chroma_int+bitexact");
     let count = count.to_string();
     let arguments = ["-i", text(path), "-map", &map, "-fps_mode", "passthrough", "-vf", &filter];
     let output = ["-frames:v", &count, "-pix_fmt", "rgb24", "-f", "framehash", "-hash", "CRC32", "-"];
