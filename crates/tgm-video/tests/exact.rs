@@ -273,7 +273,8 @@ fn a_part_of_a_file_reads_like_a_file_of_its_own() {
         let mut alone = VideoReader::open(&path, &options).unwrap();
         let mut inside = VideoReader::open(&part, &options).unwrap();
         assert_eq!((inside.index(), inside.probe()), (alone.index(), alone.probe()), "{}", path.display());
-        for numbers in [vec![31], vec![2, 50, 7], (0..60).collect(), (5..60).step_by(4).collect()] {
+        let count = alone.index().len();
+        for numbers in [vec![31], vec![2, 50, 7], (0..count).collect(), (5..count).step_by(4).collect()] {
             let (ours, expected) = (inside.read(&numbers).unwrap(), alone.read(&numbers).unwrap());
             assert!(ours == expected, "{}: {numbers:?}", path.display());
         }

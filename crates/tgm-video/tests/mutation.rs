@@ -125,9 +125,12 @@ fn survive(count: u64) {
         eprintln!("{name}: of {files} mutated files {opened} open and {read} read");
         assert!(*opened > 0, "{name}: no mutated file opens, so nothing behind opening is tested");
     }
-    let grown = warm.zip(resident()).map_or(0.0, |(warm, now)| now - warm);
+    let [warm, now] = [warm, resident()].map(|resident| resident.unwrap_or(0.0));
+    let grown = now - warm;
+    let (opened, read) = tally.values().fold((0, 0), |all, (_, opened, read)| (all.0 + opened, all.1 + read));
     eprintln!(
-        "{count} mutated files: 0 panics, slowest {slowest:?}, memory grown by {grown:.1} MB in the second half"
+        "{count} mutated files: {opened} open, {read} read, 0 panics, slowest {slowest:?}; resident {warm:.1} MB half way, \
+         {now:.1} MB at the end"
     );
     assert!(slowest < PATIENCE, "{slowest:?}");
     assert!(grown < 64.0, "{grown} MB");
