@@ -300,7 +300,7 @@ mod tests {
             let rendered = scene.render(config.frames, config.size);
             assert_eq!(truth.object_boxes, rendered.object);
             let mut reader =
-                VideoReader::open(&dir.path().join(&truth.path), &ReadOptions::default()).unwrap();
+                VideoReader::open(dir.path().join(&truth.path), &ReadOptions::default()).unwrap();
             assert_eq!(reader.index().len(), 5);
             assert_eq!(reader.index().seconds(4), Some(0.4));
             for (frame, drawn) in reader.read(&[0, 1, 2, 3, 4]).unwrap().iter().zip(&rendered.frames) {
