@@ -6,8 +6,7 @@ use rand::RngExt;
 use tgm_masking::{Grid, MotionField};
 use tgm_random::Streams;
 use tgm_video::{
-    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, VideoFile, View, block_motion, motion_grid,
-    patchify,
+    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, VideoFile, View, block_motion, motion_grid, patchify,
 };
 
 use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
