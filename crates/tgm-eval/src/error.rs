@@ -180,3 +180,13 @@ impl Error {
         Self::Setting { name, value: value.to_string(), allowed }
     }
 }
+
+/// Fails with the first setting that is not valid, of `(name, value, valid, what is allowed)`.
+pub(crate) fn first_invalid<const N: usize>(
+    checks: [(&'static str, f64, bool, &'static str); N],
+) -> Result<()> {
+    match checks.into_iter().find(|&(_, _, valid, _)| !valid) {
+        Some((name, value, _, allowed)) => Err(Error::setting(name, value, allowed)),
+        None => Ok(()),
+    }
+}

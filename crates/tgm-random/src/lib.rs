@@ -20,7 +20,7 @@
 //! ```
 #![deny(missing_docs)]
 
-use rand::SeedableRng;
+use rand::{Rng, RngExt, SeedableRng};
 
 /// The generator behind one name. Its numbers are the same on every platform.
 pub type Stream = rand_chacha::ChaCha8Rng;
@@ -54,6 +54,12 @@ impl Streams {
     }
 }
 
+/// A standard normal number (Box & Muller 1958), from two uniform ones.
+pub fn normal(rng: &mut impl Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
+}
+
 /// 64-bit FNV-1a: stable across platforms and releases, unlike the standard library's hasher.
 fn fnv1a(text: &str) -> u64 {
     text.bytes()
@@ -63,7 +69,6 @@ fn fnv1a(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::RngExt;
     use std::collections::HashSet;
 
     fn first(streams: Streams, purpose: &str, epoch: u64, sample: u64) -> u64 {
@@ -88,6 +93,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn normal_numbers_have_the_mean_and_spread_of_a_normal() {
+        let mut rng = Streams::new(3).stream("test", 0, 0);
+        let draws: Vec<f64> = (0..20_000).map(|_| normal(&mut rng)).collect();
+        let mean = draws.iter().sum::<f64>() / 20_000.0;
+        let variance = draws.iter().map(|x| x * x).sum::<f64>() / 20_000.0;
+        let within_one = draws.iter().filter(|x| x.abs() < 1.0).count() as f64 / 20_000.0;
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04 && (within_one - 0.6827).abs() < 0.012);
     }
 
     /// Checkpoints resume by name, so a release that changed these numbers would silently change runs.

@@ -5,15 +5,16 @@
 //! cosine to 0. Features are cached, so there is none of its augmentation. Weights are drawn with standard deviation
 //! 2·10⁻⁵ as VideoMAE's head, biases 0, the norm's weight 1; the last incomplete batch of an epoch is dropped.
 
+use super::Probe;
+use super::schedule::warm_cosine;
 use super::select::{Selection, select};
 use super::softmax::Problem;
 use super::standardise::Affine;
-use super::{Probe, sgd};
+use crate::error::first_invalid;
 use crate::{Error, Features, Result};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use std::f64::consts::PI;
-use tgm_random::Streams;
+use tgm_random::{Streams, normal};
 
 /// Settings of the recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,20 +79,7 @@ impl Settings {
             ("beta2", self.beta2, decay(self.beta2), "must lie between 0 and below 1"),
             ("norm_eps", self.norm_eps, self.norm_eps > 0.0 && self.norm_eps.is_finite(), "must be positive"),
         ];
-        match checks.into_iter().find(|&(_, _, valid, _)| !valid) {
-            Some((name, value, _, allowed)) => Err(Error::setting(name, value, allowed)),
-            None => Ok(()),
-        }
-    }
-
-    /// The factor on the learning rate at this many epochs, a fraction, since the start.
-    fn schedule(&self, epoch: f64) -> f64 {
-        let warmup = self.warmup_epochs as f64;
-        if epoch < warmup {
-            epoch / warmup
-        } else {
-            0.5 * (1.0 + (PI * (epoch - warmup) / (self.epochs as f64 - warmup)).cos())
-        }
+        first_invalid(checks)
     }
 }
 
@@ -222,7 +210,7 @@ fn descend(
     let mut parameters = vec![1.0; layout.dim];
     parameters.resize(2 * layout.dim, 0.0);
     let mut stream = streams.stream("probe-init", 0, 0);
-    parameters.extend((0..layout.outputs * layout.dim).map(|_| settings.init_std * sgd::normal(&mut stream)));
+    parameters.extend((0..layout.outputs * layout.dim).map(|_| settings.init_std * normal(&mut stream)));
     parameters.resize(layout.len(), 0.0);
     let (mut first, mut second) = (vec![0.0; layout.len()], vec![0.0; layout.len()]);
     let (mut step, mut train_loss) = (0, 0.0);
@@ -235,7 +223,12 @@ fn descend(
             let gradient = layout.unfolded(&parameters, &folded);
             train_loss += loss / batches as f64;
             step += 1;
-            let lr = peak_lr * settings.schedule(epoch as f64 + index as f64 / batches as f64);
+            let lr = peak_lr
+                * warm_cosine(
+                    epoch as f64 + index as f64 / batches as f64,
+                    settings.warmup_epochs,
+                    settings.epochs,
+                );
             let (corrected1, corrected2) = (1.0 - settings.beta1.powi(step), 1.0 - settings.beta2.powi(step));
             for (i, &g) in gradient.iter().enumerate() {
                 first[i] = settings.beta1 * first[i] + (1.0 - settings.beta1) * g;

@@ -11,6 +11,7 @@ pub mod adamw;
 mod holdout;
 mod lbfgs;
 pub mod logistic;
+mod schedule;
 mod select;
 pub mod sgd;
 mod softmax;

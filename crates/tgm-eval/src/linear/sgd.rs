@@ -6,15 +6,16 @@
 //! augmentation. At test time the running statistics of the batch normalisation are used.
 
 use super::Probe;
+use super::schedule::warm_cosine;
 use super::select::{Selection, select};
 use super::softmax::Problem;
 use super::standardise::Moments;
+use crate::error::first_invalid;
 use crate::{Error, Features, Result};
+use rand::Rng;
 use rand::seq::SliceRandom;
-use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
-use std::f64::consts::{PI, TAU};
-use tgm_random::Streams;
+use tgm_random::{Streams, normal};
 
 /// Settings of the recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,20 +94,7 @@ impl Settings {
                 "must lie above 0 and up to 1",
             ),
         ];
-        match checks.into_iter().find(|&(_, _, valid, _)| !valid) {
-            Some((name, value, _, allowed)) => Err(Error::setting(name, value, allowed)),
-            None => Ok(()),
-        }
-    }
-
-    /// The factor on the learning rate at this many epochs, a fraction, since the start.
-    fn schedule(&self, epoch: f64) -> f64 {
-        let warmup = self.warmup_epochs as f64;
-        if epoch < warmup {
-            epoch / warmup
-        } else {
-            0.5 * (1.0 + (PI * (epoch - warmup) / (self.epochs as f64 - warmup)).cos())
-        }
+        first_invalid(checks)
     }
 }
 
@@ -193,7 +181,12 @@ fn descend(
             running.follow(&moments, rows.len(), settings.norm_momentum);
             train_loss += loss / batches as f64;
 
-            let lr = peak_lr * settings.schedule(epoch as f64 + index as f64 / batches as f64);
+            let lr = peak_lr
+                * warm_cosine(
+                    epoch as f64 + index as f64 / batches as f64,
+                    settings.warmup_epochs,
+                    settings.epochs,
+                );
             for ((parameter, velocity), gradient) in parameters.iter_mut().zip(&mut velocity).zip(gradient) {
                 *velocity = settings.momentum * *velocity + gradient + settings.weight_decay * *parameter;
                 *parameter -= lr * *velocity;
@@ -215,37 +208,4 @@ fn initial(problem: &Problem<'_>, std: f64, rng: &mut impl Rng) -> Vec<f64> {
     let mut parameters: Vec<f64> = (0..coefficients).map(|_| std * normal(rng)).collect();
     parameters.resize(problem.parameters(), 0.0);
     parameters
-}
-
-/// A standard normal number (Box & Muller 1958).
-pub(super) fn normal(rng: &mut impl Rng) -> f64 {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    radius * (TAU * rng.random::<f64>()).cos()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_learning_rate_rises_to_its_peak_then_falls_to_nothing() {
-        let settings = Settings::default();
-        assert_eq!(settings.schedule(0.0), 0.0);
-        assert_eq!(settings.schedule(5.0), 0.5);
-        assert_eq!(settings.schedule(10.0), 1.0);
-        assert!((settings.schedule(50.0) - 0.5).abs() < 1e-12);
-        assert!(settings.schedule(90.0).abs() < 1e-12);
-        let no_warmup = Settings { warmup_epochs: 0, ..settings };
-        assert_eq!(no_warmup.schedule(0.0), 1.0);
-    }
-
-    #[test]
-    fn initial_weights_have_the_mean_and_spread_of_a_normal() {
-        let mut rng = Streams::new(3).stream("test", 0, 0);
-        let draws: Vec<f64> = (0..20_000).map(|_| normal(&mut rng)).collect();
-        let mean = draws.iter().sum::<f64>() / 20_000.0;
-        let variance = draws.iter().map(|x| x * x).sum::<f64>() / 20_000.0;
-        let within_one = draws.iter().filter(|x| x.abs() < 1.0).count() as f64 / 20_000.0;
-        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04 && (within_one - 0.6827).abs() < 0.012);
-    }
 }

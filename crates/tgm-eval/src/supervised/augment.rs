@@ -2,6 +2,7 @@
 
 use rand::{Rng, RngExt};
 use tgm_masking::Grid;
+use tgm_random::normal;
 use tgm_video::TubeletShape;
 
 use super::Settings;
@@ -165,11 +166,6 @@ fn beta(a: f64, rng: &mut impl Rng) -> f64 {
             return x / (x + y);
         }
     }
-}
-
-/// A standard normal number (Box & Muller 1958).
-fn normal(rng: &mut impl Rng) -> f64 {
-    (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
 #[cfg(test)]

@@ -115,14 +115,17 @@ impl Learner {
                 Network::Finetune(classifier)
             }
             Head::Attentive => {
-                // Frozen: its parameters are none of the learner's.
+                // Frozen: its parameters are none of the learner's, and nothing is kept for a backward pass.
                 let mut frozen = Params::new(*streams, &Device::Cpu);
                 let encoder = Encoder::new(&checkpoint.config, &mut frozen)?;
                 if !random_encoder {
                     fill(&frozen, &source, weights)?;
                 }
                 let dim = checkpoint.config.encoder.dim;
-                Network::Attentive(encoder, AttentiveHead::new(dim, settings.heads, classes, &mut params)?)
+                Network::Attentive(
+                    encoder.for_inference(),
+                    AttentiveHead::new(dim, settings.heads, classes, &mut params)?,
+                )
             }
         };
         let config =

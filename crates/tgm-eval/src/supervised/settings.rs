@@ -1,9 +1,10 @@
 //! How a network is trained on labels, with the published recipes.
 
 use serde::{Deserialize, Serialize};
-use tgm_video::RandAugment;
+use tgm_video::{Crop, RandAugment};
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::error::first_invalid;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,8 @@ pub struct Settings {
     pub cutmix: f64,
     /// With both, the probability of cutmix.
     pub cutmix_share: f64,
+    /// The part of the picture that is trained on. Published: random resized crops of 8 to 100 % of its area.
+    pub crop: Crop,
     /// Probability of random erasing.
     pub erase: f64,
     /// RandAugment.
@@ -88,6 +91,7 @@ impl Settings {
             mixup: 0.8,
             cutmix: 1.0,
             cutmix_share: 0.5,
+            crop: Crop::random_resized(),
             erase: 0.25,
             rand_augment: Some(RandAugment::default()),
             ema: 0.0,
@@ -163,10 +167,7 @@ impl Settings {
             ("erase", self.erase, share(self.erase), "must lie between 0 and 1"),
             ("ema", self.ema, below_one(self.ema), "must lie between 0 and below 1"),
         ];
-        match checks.into_iter().find(|&(_, _, valid, _)| !valid) {
-            Some((name, value, _, allowed)) => Err(Error::setting(name, value, allowed)),
-            None => Ok(()),
-        }
+        first_invalid(checks)
     }
 
     /// The learning rate of a step: warm-up from 0, then half a cosine (VideoMAE's `cosine_scheduler`).

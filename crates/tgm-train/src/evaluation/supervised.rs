@@ -11,7 +11,6 @@ use tgm_eval::supervised::{Head, Learner, Length, Settings};
 use tgm_eval::{Bench, Evaluation, ProtocolReport, judge};
 use tgm_mae::Checkpoint;
 use tgm_random::Streams;
-use tgm_video::Crop;
 
 use super::data::{EvalData, Task};
 use super::frozen::motion_baseline;
@@ -116,7 +115,7 @@ impl Run<'_> {
             std::fs::create_dir_all(out)
                 .with_context(|| format!("cannot make the folder {}", out.display()))?;
         }
-        let clip = ClipConfig { crop: Crop::random_resized(), flip, ..data.clip.clone() };
+        let clip = ClipConfig { crop: settings.crop.clone(), flip, ..data.clip.clone() };
         let loader = LoaderConfig { cache_mb: self.conduct.cache_mb, ..data.loader.clone() };
         let batch = length.batch * settings.repeats;
         let start = learner.step();
