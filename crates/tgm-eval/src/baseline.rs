@@ -22,15 +22,7 @@ pub const THUMBNAIL_WIDTH: usize = 24;
 /// [`Error::Empty`] if a side of `shape` is 0, [`Error::Length`] if `clip` does not have that shape.
 pub fn thumbnail_motion(clip: &[u8], shape: [usize; 3]) -> Result<Vec<f32>> {
     let [frames, height, width] = shape;
-    for (missing, side) in [("frames", frames), ("rows", height), ("columns", width)] {
-        if side == 0 {
-            return Err(Error::Empty { what: "clip", missing });
-        }
-    }
-    let frame_len = height * width * 3;
-    if clip.len() != frames * frame_len {
-        return Err(Error::Length { what: "clip", expected: frames * frame_len, got: clip.len() });
-    }
+    let frame_len = frame_len(clip, shape)?;
     let (rows, columns) = (areas(height, THUMBNAIL_HEIGHT), areas(width, THUMBNAIL_WIDTH));
     let mut thumbnails = Vec::with_capacity(THUMBNAIL_FRAMES * THUMBNAIL_HEIGHT * THUMBNAIL_WIDTH);
     for index in 0..THUMBNAIL_FRAMES {
@@ -40,6 +32,33 @@ pub fn thumbnail_motion(clip: &[u8], shape: [usize; 3]) -> Result<Vec<f32>> {
     }
     subtract_median(&mut thumbnails);
     Ok(thumbnails)
+}
+
+/// The first frame alone as a small grey picture, flattened `[18, 24]`; arguments as for [`thumbnail_motion`].
+///
+/// A nearest neighbour on these tells how far a label can be read from a still.
+///
+/// # Errors
+/// As [`thumbnail_motion`].
+pub fn thumbnail_still(clip: &[u8], shape: [usize; 3]) -> Result<Vec<f32>> {
+    let [_, height, width] = shape;
+    let frame_len = frame_len(clip, shape)?;
+    let (rows, columns) = (areas(height, THUMBNAIL_HEIGHT), areas(width, THUMBNAIL_WIDTH));
+    Ok(thumbnail(&clip[..frame_len], width, &rows, &columns))
+}
+
+/// Bytes of a frame of a clip that has the shape it is said to have.
+fn frame_len(clip: &[u8], [frames, height, width]: [usize; 3]) -> Result<usize> {
+    for (missing, side) in [("frames", frames), ("rows", height), ("columns", width)] {
+        if side == 0 {
+            return Err(Error::Empty { what: "clip", missing });
+        }
+    }
+    let frame_len = height * width * 3;
+    if clip.len() != frames * frame_len {
+        return Err(Error::Length { what: "clip", expected: frames * frame_len, got: clip.len() });
+    }
+    Ok(frame_len)
 }
 
 /// The source pixels under one target pixel: the first, and the share of each.
@@ -133,6 +152,14 @@ mod tests {
     fn a_still_picture_is_dark_everywhere() {
         let (clip, shape) = moving(&[7; 9], 3);
         assert!(thumbnail_motion(&clip, shape).unwrap().iter().all(|&value| value == 0.0));
+    }
+
+    #[test]
+    fn a_still_is_the_first_frame_whatever_moves_later() {
+        let (clip, shape) = moving(&[7, 8, 9], 3);
+        let features = thumbnail_still(&clip, shape).unwrap();
+        let bright: Vec<usize> = (0..PIXELS).filter(|&pixel| features[pixel] > 0.5).collect();
+        assert_eq!(bright, [5 * THUMBNAIL_WIDTH + 7]);
     }
 
     #[test]

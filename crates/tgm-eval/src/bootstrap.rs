@@ -50,6 +50,44 @@ impl Interval {
 /// or a level outside (0, 1).
 pub fn mean(values: &[f64], settings: Settings, rng: &mut impl Rng) -> Result<Interval> {
     let Settings { resamples, level } = settings;
+    check(values, resamples, level)?;
+    let count = values.len();
+    let means = (0..resamples)
+        .map(|_| (0..count).map(|_| values[rng.random_range(0..count)]).sum::<f64>() / count as f64)
+        .collect();
+    Ok(percentile(values.iter().sum::<f64>() / count as f64, means, level))
+}
+
+/// The interval of the mean over several runs that were scored on the same clips, `[runs][clips]`.
+///
+/// Another training would have had other seeds and another test set other clips, so runs and clips are both resampled. With a
+/// few seeds the interval is coarse, and of one alone it tells nothing about seeds. Give differences between paired runs to
+/// compare two methods.
+///
+/// # Errors
+/// [`Error::Length`] when the runs differ in clips, else as [`mean`].
+pub fn over_runs(runs: &[Vec<f64>], settings: Settings, rng: &mut impl Rng) -> Result<Interval> {
+    let Settings { resamples, level } = settings;
+    let clips = runs.first().map_or(0, Vec::len);
+    if let Some(other) = runs.iter().find(|run| run.len() != clips) {
+        return Err(Error::Length { what: "over_runs", expected: clips, got: other.len() });
+    }
+    let all = runs.concat();
+    check(&all, resamples, level)?;
+    let mut weights = vec![0.0; clips];
+    let means = (0..resamples)
+        .map(|_| {
+            weights.fill(0.0);
+            (0..clips).for_each(|_| weights[rng.random_range(0..clips)] += 1.0);
+            let drawn = (0..runs.len()).map(|_| &runs[rng.random_range(0..runs.len())]);
+            let sum: f64 = drawn.map(|run| run.iter().zip(&weights).map(|(x, w)| x * w).sum::<f64>()).sum();
+            sum / all.len() as f64
+        })
+        .collect();
+    Ok(percentile(all.iter().sum::<f64>() / all.len() as f64, means, level))
+}
+
+fn check(values: &[f64], resamples: usize, level: f64) -> Result<()> {
     if values.is_empty() {
         return Err(Error::Empty { what: "bootstrap", missing: "rows" });
     }
@@ -62,17 +100,13 @@ pub fn mean(values: &[f64], settings: Settings, rng: &mut impl Rng) -> Result<In
     if !(level > 0.0 && level < 1.0) {
         return Err(Error::setting("level", level, "must lie between 0 and 1"));
     }
-    let count = values.len();
-    let mut means: Vec<f64> = (0..resamples)
-        .map(|_| (0..count).map(|_| values[rng.random_range(0..count)]).sum::<f64>() / count as f64)
-        .collect();
+    Ok(())
+}
+
+fn percentile(mean: f64, mut means: Vec<f64>, level: f64) -> Interval {
     means.sort_unstable_by(f64::total_cmp);
     let tail = (1.0 - level) / 2.0;
-    Ok(Interval {
-        mean: values.iter().sum::<f64>() / count as f64,
-        low: quantile(&means, tail),
-        high: quantile(&means, 1.0 - tail),
-    })
+    Interval { mean, low: quantile(&means, tail), high: quantile(&means, 1.0 - tail) }
 }
 
 /// The interval of the mean of `a − b`, both evaluated on the same clips in the same order.
@@ -188,5 +222,25 @@ mod tests {
     fn quantiles_lie_between_neighbours() {
         assert_eq!(quantile(&[0.0, 10.0], 0.25), 2.5);
         assert_eq!(quantile(&[7.0], 0.975), 7.0);
+    }
+
+    #[test]
+    fn one_run_has_the_interval_of_its_clips_and_runs_that_disagree_a_wider_one() {
+        let settings = Settings { resamples: 4000, ..Settings::default() };
+        let alone = mean(&hits(60, 40), settings, &mut rng(1)).unwrap();
+        let one = over_runs(&[hits(60, 40)], settings, &mut rng(2)).unwrap();
+        assert_eq!(one.mean, alone.mean);
+        assert!((one.low - alone.low).abs() < 0.015 && (one.high - alone.high).abs() < 0.015);
+
+        let runs = [hits(40, 60), hits(60, 40), hits(80, 20)];
+        let wide = over_runs(&runs, settings, &mut rng(3)).unwrap();
+        assert!((wide.mean - 0.6).abs() < 1e-12);
+        assert!(wide.low < alone.low - 0.03 && wide.high > alone.high + 0.03, "{wide:?}");
+    }
+
+    #[test]
+    fn runs_on_other_clips_cannot_be_averaged() {
+        let error = over_runs(&[hits(2, 2), hits(2, 1)], Settings::default(), &mut rng(0)).unwrap_err();
+        assert!(matches!(error, Error::Length { expected: 4, got: 3, .. }));
     }
 }

@@ -26,6 +26,7 @@ pub mod probe;
 pub mod progress;
 pub mod rehearsal;
 pub mod report;
+pub mod reproduce;
 pub mod run_data;
 pub mod run_dir;
 pub mod schedule;

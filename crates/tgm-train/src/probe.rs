@@ -99,6 +99,15 @@ impl ProbeFeatures {
         Ok(evaluate(protocol, &self.train, &self.test, interval, &Streams::new(seed))?.report)
     }
 
+    /// Runs a protocol and gives for each test clip 1 where its best class is the label, else 0.
+    ///
+    /// # Errors
+    /// Those of [`evaluate`].
+    pub fn hits(&self, protocol: &Protocol, seed: u64) -> Result<Vec<f64>> {
+        let interval = bootstrap::Settings::default();
+        Ok(evaluate(protocol, &self.train, &self.test, interval, &Streams::new(seed))?.hits()?)
+    }
+
     /// Clips that the probes are fitted on.
     pub fn train_clips(&self) -> usize {
         self.train.clips()

@@ -11,6 +11,7 @@ mod forward;
 mod pretrain;
 mod replay;
 mod report;
+mod reproduce;
 mod score;
 mod shell;
 mod viz;
@@ -64,6 +65,7 @@ enum Command {
     Config(config::Command),
     Replay(replay::Args),
     Report(report::Args),
+    Reproduce(reproduce::Args),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
     Score(score::Args),
@@ -130,6 +132,7 @@ fn run(command: Command) -> Result<()> {
         Command::Config(command) => config::run(command),
         Command::Replay(args) => replay::run(args),
         Command::Report(args) => report::run(args),
+        Command::Reproduce(args) => reproduce::run(args),
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
         Command::Score(args) => score::run(args),

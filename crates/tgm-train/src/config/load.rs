@@ -26,6 +26,7 @@ pub const NAMED: &[(&str, &str)] = &[
     ("mgm-base-ssv2", include_str!("../../configs/mgm-base-ssv2.toml")),
     ("mgm-joint-base-ssv2", include_str!("../../configs/mgm-joint-base-ssv2.toml")),
     ("random-base-ssv2", include_str!("../../configs/random-base-ssv2.toml")),
+    ("reproduce", include_str!("../../configs/reproduce.toml")),
     ("tgm-base", include_str!("../../configs/tgm-base.toml")),
     ("tgm-base-ssv2", include_str!("../../configs/tgm-base-ssv2.toml")),
     ("tgm-mae-base", include_str!("../../configs/tgm-mae-base.toml")),

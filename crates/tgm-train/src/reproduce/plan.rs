@@ -1,0 +1,123 @@
+//! What fits into a time budget.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::arm::Clips;
+use crate::run_dir::write_atomically;
+
+/// What every run of a reproduction has in common. It is decided once per folder, because runs of different length or data
+/// must not stand in one table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Clips of each world.
+    pub clips: Clips,
+    /// Optimiser steps of each run.
+    pub steps: u64,
+    /// Epochs of fine-tuning, if there is any.
+    pub finetune: Option<f64>,
+    /// Settings for all runs.
+    pub settings: Vec<String>,
+}
+
+impl Plan {
+    /// The plan of a folder: the one that is there, which must be the one that is asked for, or else this one, written down.
+    ///
+    /// # Errors
+    /// When the folder has another plan or cannot be written.
+    pub fn claim(self, out: &Path) -> Result<Self> {
+        let file = out.join("plan.json");
+        if let Some(found) = Self::of(out)? {
+            ensure!(
+                found == self,
+                "{}: begun with another plan ({}; asked for is {}); give the same options, or another --out",
+                out.display(),
+                serde_json::to_string(&found)?,
+                serde_json::to_string(&self)?
+            );
+            return Ok(found);
+        }
+        std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+        write_atomically(&file, serde_json::to_string(&self)?.as_bytes())?;
+        Ok(self)
+    }
+
+    /// The plan in a folder, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(out: &Path) -> Result<Option<Self>> {
+        let file = out.join("plan.json");
+        if !file.is_file() {
+            return Ok(None);
+        }
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let plan = serde_json::from_str(&text);
+        plan.with_context(|| format!("{} is not a plan; give another --out", file.display()))
+    }
+}
+
+/// Steps with which so many runs fit into the budget, at most the wanted ones.
+///
+/// A part of the budget goes to what does not depend on the steps: worlds, score maps, probes.
+pub fn steps_within(budget: Duration, runs: usize, seconds_per_step: f64, wanted: u64) -> u64 {
+    const LEAST: u64 = 10;
+    const SHARE_OF_TRAINING: f64 = 0.5;
+    let per_run = budget.as_secs_f64() * SHARE_OF_TRAINING / runs.max(1) as f64;
+    ((per_run / seconds_per_step) as u64).clamp(LEAST.min(wanted), wanted)
+}
+
+/// Reads `90s`, `30m`, `2h` or a number of seconds.
+///
+/// # Errors
+/// A message for the command line.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1.0),
+        Some((at, 'm')) => (&text[..at], 60.0),
+        Some((at, 'h')) => (&text[..at], 3600.0),
+        _ => (text, 1.0),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(Duration::from_secs_f64(number * unit)),
+        _ => Err(format!("`{text}` is no duration; examples: 90s, 30m, 2h")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("2h", 7200), ("45", 45), ("0.5m", 30)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "m", "-3m", "0s", "soon", "inf"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_small_budget_shortens_the_runs_but_not_to_nothing() {
+        let steps = |minutes: u64| steps_within(Duration::from_secs(60 * minutes), 30, 0.1, 800);
+        assert_eq!(steps(600), 800, "never longer than wanted");
+        assert_eq!(steps(10), 100);
+        assert_eq!(steps(0), 10);
+    }
+
+    #[test]
+    fn a_folder_keeps_its_plan() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan =
+            Plan { clips: Clips { train: 4, test: 2 }, steps: 9, finetune: None, settings: Vec::new() };
+        assert_eq!(plan.clone().claim(dir.path()).unwrap(), plan);
+        assert_eq!(plan.clone().claim(dir.path()).unwrap(), plan);
+        let error = Plan { steps: 10, ..plan }.claim(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("\"steps\":9") && error.contains("\"steps\":10"), "{error}");
+    }
+}

@@ -1,0 +1,193 @@
+//! One arm with one seed: an ordinary run, its probes, and a file with what came out.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tgm_data::manifest::{Manifest, write_manifest};
+use tgm_eval::linear::logistic;
+use tgm_eval::{Protocol, knn};
+
+use super::arm::{Arm, Clips, World};
+use crate::config::{self, Config};
+use crate::evaluation::data::{Choices, EvalData};
+use crate::evaluation::supervised;
+use crate::probe::LabelledClips;
+use crate::run_dir::{RunDir, write_atomically};
+use crate::stop::Stop;
+use crate::trainer::{Start, Trainer};
+use crate::{demo, model_io, score_cache};
+
+const RESULT: &str = "result.json";
+
+/// What came out of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// What was trained.
+    pub arm: Arm,
+    /// The seed of the run.
+    pub seed: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Seconds for everything, of the call that finished it.
+    pub seconds: f64,
+    /// Loss on masked tubelets over that of their mean.
+    pub masked_loss: Option<f64>,
+    /// Contrastive loss over ln(batch).
+    pub contrastive: Option<f64>,
+    /// What was measured.
+    pub probes: Vec<Probe>,
+}
+
+/// A protocol's answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// `knn`, `linear` or `fine-tune`.
+    pub name: String,
+    /// For each test clip 1 where the best class is the label, else 0.
+    pub hits: Vec<f64>,
+}
+
+/// What all runs share.
+#[derive(Clone, Debug)]
+pub struct Bench {
+    /// The folder of the reproduction.
+    pub out: PathBuf,
+    /// Clips of each world.
+    pub clips: Clips,
+    /// Optimiser steps of each run.
+    pub steps: u64,
+    /// Also fine-tune every encoder for so many epochs.
+    pub finetune: Option<f64>,
+    /// Settings for all runs, as for `--set`.
+    pub settings: Vec<String>,
+    /// Ends a run after a step, saved.
+    pub stop: Stop,
+}
+
+impl Bench {
+    fn folder(&self, arm: &Arm, seed: u64) -> PathBuf {
+        self.out.join("runs").join(arm.folder(seed))
+    }
+
+    /// The result of a run that is finished.
+    pub fn finished(&self, arm: &Arm, seed: u64) -> Option<RunResult> {
+        let text = std::fs::read_to_string(self.folder(arm, seed).join(RESULT)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Trains and probes, or goes on where that was interrupted.
+    ///
+    /// # Errors
+    /// When a signal asks to stop, and for whatever makes a run fail.
+    pub fn run(&self, arm: &Arm, seed: u64) -> Result<RunResult> {
+        let begun = Instant::now();
+        let folder = self.folder(arm, seed);
+        let config = self.config(arm, seed)?;
+        let (run, lock) = match RunDir::open(&folder) {
+            Ok(run) => {
+                let lock = run.lock()?;
+                (run, lock)
+            }
+            Err(_) => RunDir::create(&folder)?,
+        };
+        write_atomically(&run.config_file(), config.to_toml()?.as_bytes())?;
+        let start = Start::Resume { allow_changes: false };
+        let mut trainer = Trainer::new(config.clone(), run, start)?.stopped_by(self.stop.clone());
+        let outcome = trainer.run()?;
+        if outcome.stopped {
+            bail!("stopped by a signal in {}, saved; the same command goes on from there", folder.display());
+        }
+        let mut probes = frozen(&config, &trainer)?;
+        drop(lock);
+        if let Some(epochs) = self.finetune {
+            probes.push(finetuned(&config, &folder, epochs)?);
+        }
+        let result = RunResult {
+            arm: arm.clone(),
+            seed,
+            steps: outcome.steps,
+            seconds: begun.elapsed().as_secs_f64(),
+            masked_loss: outcome.losses.map(|losses| losses.mae / losses.mae_of_mean),
+            contrastive: outcome.losses.and_then(|losses| losses.contrastive).map(|c| c.relative),
+            probes,
+        };
+        write_atomically(&folder.join(RESULT), (serde_json::to_string(&result)? + "\n").as_bytes())?;
+        Ok(result)
+    }
+
+    /// The configuration of a run, with its world rendered and its score maps made.
+    fn config(&self, arm: &Arm, seed: u64) -> Result<Config> {
+        let length =
+            [format!("schedule.length={}", self.steps), format!("schedule.warmup={}", self.steps / 10)];
+        let settings = [&length[..], &self.settings, &arm.settings].concat();
+        let mut config = config::load("reproduce", &settings)?;
+        let folder = self.out.join("worlds").join(arm.world.folder());
+        let manifest = demo::render(&folder, &arm.world.config(self.clips))?;
+        config.data.manifest = Some(with_captions(manifest, arm.world)?);
+        config.seed = seed;
+        if let Some(features) = arm.score_features() {
+            let cache = folder.join(format!("scores-{features}"));
+            score_cache::fill_for(&config, &cache)?;
+            config.text.cache = Some(cache);
+        }
+        Ok(config)
+    }
+}
+
+/// The manifest with as many captions per clip as the world shall have.
+fn with_captions(manifest: PathBuf, world: World) -> Result<PathBuf> {
+    if world.captions != 1 {
+        return Ok(manifest);
+    }
+    let file = manifest.with_file_name("manifest-one.csv");
+    let all = Manifest::load(&manifest)?;
+    let rows = all.rows().map(|row| {
+        let mut record = row.record(&file)?;
+        record.captions.truncate(1);
+        Ok(record)
+    });
+    write_manifest(&file, rows.collect::<Result<Vec<_>>>()?)?;
+    Ok(file)
+}
+
+/// kNN and logistic regression on the mean token.
+fn frozen(config: &Config, trainer: &Trainer) -> Result<Vec<Probe>> {
+    let clips = LabelledClips::of(config)?.context("a world has labels and both splits")?;
+    let features = clips.features("features", trainer.model().encoder())?;
+    let knn = Protocol::Knn(knn::Settings { k: 20, ..knn::Settings::default() });
+    [("knn", knn), ("linear", Protocol::Logistic(logistic::Settings::default()))]
+        .into_iter()
+        .map(|(name, protocol)| Ok(Probe { name: name.into(), hits: features.hits(&protocol, config.seed)? }))
+        .collect()
+}
+
+/// Fine-tuning without the augmentations that large models need.
+fn finetuned(config: &Config, folder: &Path, epochs: f64) -> Result<Probe> {
+    let checkpoint = model_io::open(folder)?;
+    let manifest = config.data.manifest.as_deref().context("a run on a world has a manifest")?;
+    let data = EvalData::of_manifest(manifest, ["train", "test"], config.clip.clone(), Choices::default())?;
+    let recipe = tgm_eval::supervised::Settings {
+        epochs,
+        warmup_epochs: epochs / 10.0,
+        batch: 32,
+        base_lr: 8e-3,
+        layer_decay: 1.0,
+        crop: config.clip.crop.clone(),
+        mixup: 0.0,
+        cutmix: 0.0,
+        erase: 0.0,
+        rand_augment: None,
+        ..tgm_eval::supervised::Settings::finetune()
+    };
+    let conduct = supervised::Conduct {
+        out: Some(&folder.join("finetune")),
+        save_every: 200,
+        cache_mb: config.loader.cache_mb,
+        random: false,
+    };
+    let outcome = supervised::evaluate(&data, &checkpoint, &recipe, conduct, config.seed)?;
+    let task = outcome.first().context("a world has one task")?;
+    Ok(Probe { name: "fine-tune".into(), hits: task.ours.hits()? })
+}
