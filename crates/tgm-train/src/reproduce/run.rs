@@ -148,7 +148,7 @@ fn with_captions(manifest: PathBuf, world: World) -> Result<PathBuf> {
         record.captions.truncate(1);
         Ok(record)
     });
-    write_manifest(&file, rows.collect::<Result<Vec<_>>>()?)?;
+    write_manifest(&file, rows)?;
     Ok(file)
 }
 

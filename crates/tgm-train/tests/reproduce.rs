@@ -1,0 +1,75 @@
+//! The reproduction from outside: it makes the tables, goes on where it was stopped, and repeats nothing.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use common::{fails, ok, text};
+use serde_json::Value;
+
+/// A reproduction of seconds.
+fn arguments<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let small = ["--steps", "2", "--train", "24", "--test", "12", "--set", "clip.tubelet.patch=16"];
+    [&["reproduce", "--table", "c", "--out", text(out)], &small[..], more].concat()
+}
+
+fn tables(out: &Path) -> Value {
+    serde_json::from_slice(&fs::read(out.join("tables.json")).unwrap()).unwrap()
+}
+
+fn result_of(out: &Path, arm: &str) -> SystemTime {
+    let file = out.join("runs/moving-frame").join(arm).join("result.json");
+    fs::metadata(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).modified().unwrap()
+}
+
+#[test]
+fn a_table_has_a_line_per_arm_beside_its_baselines_and_finished_runs_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("small");
+    let printed = ok(&arguments(&out, &["--seeds", "1"]));
+    for arm in ["text-top-k-joint", "text-bottom-k-joint", "text-sample-joint", "first frame, kNN"] {
+        assert!(printed.contains(arm), "{printed}");
+    }
+    let rows = tables(&out)[0]["rows"].as_array().unwrap().clone();
+    assert_eq!(rows.len(), 5, "two baselines and three arms");
+    let top = rows.iter().find(|row| row["name"] == "text-top-k-joint").unwrap();
+    for protocol in ["knn", "linear"] {
+        let mean = top["top1"][protocol]["mean"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&mean), "{protocol}: {mean}");
+    }
+    assert!(top["masked_loss"].as_f64().unwrap() > 0.0 && top["contrastive"].as_f64().unwrap() > 0.0);
+    let page = fs::read_to_string(out.join("tables.html")).unwrap();
+    assert!(page.contains("text-sample-joint") && fs::read_to_string(out.join("tables.md")).unwrap() != page);
+
+    let before = result_of(&out, "text-top-k-joint-s0");
+    ok(&arguments(&out, &["--seeds", "2"]));
+    assert_eq!(result_of(&out, "text-top-k-joint-s0"), before, "the first seed was not trained again");
+    assert_eq!(tables(&out)[0]["rows"][2]["seeds"], serde_json::json!([0, 1]));
+
+    let other = ["--seeds", "1", "--set", "train.batch=16"];
+    let error = fails(1, &arguments(&out, &other));
+    assert!(error.contains("begun with another plan") && error.contains("train.batch=16"), "{error}");
+}
+
+#[test]
+fn a_budget_that_is_spent_leaves_seeds_out_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("hasty");
+    let printed = ok(&arguments(&out, &["--seeds", "50", "--budget", "12s"]));
+    assert!(printed.contains("The budget left out"), "{printed}");
+    let seeds = tables(&out)[0]["rows"][2]["seeds"].as_array().unwrap().len();
+    assert!(seeds < 50, "{seeds}");
+}
+
+#[test]
+fn what_would_be_run_can_be_listed_without_running_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("none");
+    let listed = ok(&arguments(&out, &["--list"]));
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(!out.exists());
+    let error = fails(1, &arguments(&out, &["--seeds", "0"]));
+    assert!(error.contains("at least 1"), "{error}");
+}
