@@ -216,6 +216,7 @@ fn half_cosine(from: f64, to: f64, done: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
 
     #[test]
     fn the_rate_rises_from_zero_to_the_peak_and_falls_to_the_end() {
