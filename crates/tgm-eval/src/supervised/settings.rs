@@ -60,7 +60,7 @@ pub struct Settings {
     pub crop: Crop,
     /// Probability of random erasing.
     pub erase: f64,
-    /// RandAugment.
+    /// RandAugment; `false` for none.
     pub rand_augment: Option<RandAugment>,
     /// Decay of the moving average of the weights that is scored; 0 scores the weights themselves.
     pub ema: f64,

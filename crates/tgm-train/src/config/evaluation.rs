@@ -207,7 +207,17 @@ pub(super) fn has_protocol(document: &Table) -> bool {
     document.contains_key("protocol")
 }
 
-fn checked(source: &str, table: Table) -> Result<EvalConfig, ConfigError> {
+/// `rand_augment = false` leaves it out: TOML has no value for nothing.
+fn switch_off(table: &mut Table) {
+    for section in table.iter_mut().filter_map(|(_, value)| value.as_table_mut()) {
+        if section.get("rand_augment") == Some(&Value::Boolean(false)) {
+            section.remove("rand_augment");
+        }
+    }
+}
+
+fn checked(source: &str, mut table: Table) -> Result<EvalConfig, ConfigError> {
+    switch_off(&mut table);
     let config: EvalConfig = parse(source, table)?;
     let heads = [("finetune", config.finetune.head), ("attentive", config.attentive.head)];
     for (section, head) in heads {
@@ -251,6 +261,18 @@ mod tests {
         assert_eq!(changed.finetune, config.finetune);
         let linear = EvalConfig::of(ProtocolName::Linear).with(&["base_lr=[0.1]".into()]).unwrap();
         assert_eq!(linear.sgd.base_lr, [0.1]);
+    }
+
+    #[test]
+    fn random_augmentation_can_be_left_out_and_the_crop_be_another() {
+        let config = EvalConfig::of(ProtocolName::Finetune);
+        let sets = ["rand_augment=false", "crop={ kind = 'multi-scale' }"].map(String::from);
+        let changed = config.with(&sets).unwrap().finetune;
+        assert_eq!((changed.rand_augment, changed.crop), (None, tgm_video::Crop::multi_scale()));
+        assert!(config.finetune.rand_augment.is_some());
+        let written =
+            evaluation_from_text("x", "protocol = 'attentive'\n[attentive]\nrand_augment = false").unwrap();
+        assert_eq!(written.attentive.rand_augment, None);
     }
 
     #[test]
