@@ -247,6 +247,7 @@ mod tests {
             let header = header.join("\n");
             let command = match (*name, NAMED.contains(&(*name, *text))) {
                 ("demo", _) => "cargo xtask pretrain".into(),
+                ("reproduce", _) => "cargo xtask reproduce".into(),
                 (_, true) => format!("cargo xtask pretrain --config {name} --data"),
                 (_, false) => format!("--config {name} --data"),
             };
@@ -300,7 +301,7 @@ mod tests {
             };
             (config.masking.name(), config.masking.ratio(), config.contrastive.enabled, stride)
         };
-        for (name, _) in NAMED.iter().filter(|(name, _)| *name != "demo") {
+        for (name, _) in NAMED.iter().filter(|(name, _)| !["demo", "reproduce"].contains(name)) {
             let (masking, ratio, joint, stride) = plan(name);
             assert_eq!(stride, if name.ends_with("ssv2") { 2 } else { 4 }, "{name}");
             let expected = match name.split('-').next().unwrap() {
