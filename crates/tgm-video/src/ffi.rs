@@ -271,21 +271,9 @@ pub(crate) trait Vectorized {
 pub(crate) fn widest(task: impl Vectorized) {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        fn with_avx512(task: impl Vectorized) {
-            task.run();
-        }
         #[target_feature(enable = "avx2")]
         fn with_avx2(task: impl Vectorized) {
             task.run();
-        }
-        let has_avx512 = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512dq")
-            && std::arch::is_x86_feature_detected!("avx512vl");
-        if has_avx512 {
-            // SAFETY: the processor has the four sets of instructions.
-            return unsafe { with_avx512(task) };
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has AVX2.
