@@ -8,7 +8,7 @@ use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subse
 use tgm_data::manifest::Manifest;
 use tgm_eval::linear::logistic;
 use tgm_eval::pass::encode_labelled;
-use tgm_eval::{Features, Protocol, Report, bootstrap, evaluate, knn};
+use tgm_eval::{Evaluation, Features, Protocol, Report, bootstrap, evaluate, knn};
 use tgm_mae::{Encoder, MaeConfig};
 use tgm_random::Streams;
 
@@ -95,8 +95,7 @@ impl ProbeFeatures {
     /// # Errors
     /// Those of [`evaluate`].
     pub fn evaluate(&self, protocol: &Protocol, seed: u64) -> Result<Report> {
-        let interval = bootstrap::Settings::default();
-        Ok(evaluate(protocol, &self.train, &self.test, interval, &Streams::new(seed))?.report)
+        Ok(self.judged(protocol, seed)?.report)
     }
 
     /// Runs a protocol and gives for each test clip 1 where its best class is the label, else 0.
@@ -104,8 +103,12 @@ impl ProbeFeatures {
     /// # Errors
     /// Those of [`evaluate`].
     pub fn hits(&self, protocol: &Protocol, seed: u64) -> Result<Vec<f64>> {
+        Ok(self.judged(protocol, seed)?.hits()?)
+    }
+
+    fn judged(&self, protocol: &Protocol, seed: u64) -> Result<Evaluation> {
         let interval = bootstrap::Settings::default();
-        Ok(evaluate(protocol, &self.train, &self.test, interval, &Streams::new(seed))?.hits()?)
+        Ok(evaluate(protocol, &self.train, &self.test, interval, &Streams::new(seed))?)
     }
 
     /// Clips that the probes are fitted on.

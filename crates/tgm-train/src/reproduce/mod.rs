@@ -103,8 +103,9 @@ fn bench(out: &Path, plan: &Plan, stop: Stop) -> Bench {
 
 /// The plan of the folder; a new one has as many steps as fit one seed of every arm into the budget.
 fn settle(order: &Order, arms: usize, stop: &Stop) -> Result<Plan> {
-    let (Some(budget), None) = (order.budget, Plan::of(&order.out)?) else {
-        let steps = Plan::of(&order.out)?.map_or(order.plan.steps, |found| found.steps.min(order.plan.steps));
+    let found = Plan::of(&order.out)?;
+    let (Some(budget), None) = (order.budget, &found) else {
+        let steps = found.map_or(order.plan.steps, |found| found.steps.min(order.plan.steps));
         return Plan { steps, ..order.plan.clone() }.claim(&order.out);
     };
     let trial = Plan { steps: 20, ..order.plan.clone() };

@@ -6,14 +6,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tgm_data::manifest::{Manifest, write_manifest};
-use tgm_eval::linear::logistic;
-use tgm_eval::{Protocol, knn};
 
 use super::arm::{Arm, Clips, World};
 use crate::config::{self, Config};
 use crate::evaluation::data::{Choices, EvalData};
 use crate::evaluation::supervised;
-use crate::probe::LabelledClips;
+use crate::probe::{LabelledClips, knn_protocol, linear_protocol};
 use crate::run_dir::{RunDir, write_atomically};
 use crate::stop::Stop;
 use crate::trainer::{Start, Trainer};
@@ -156,8 +154,7 @@ fn with_captions(manifest: PathBuf, world: World) -> Result<PathBuf> {
 fn frozen(config: &Config, trainer: &Trainer) -> Result<Vec<Probe>> {
     let clips = LabelledClips::of(config)?.context("a world has labels and both splits")?;
     let features = clips.features("features", trainer.model().encoder())?;
-    let knn = Protocol::Knn(knn::Settings { k: 20, ..knn::Settings::default() });
-    [("knn", knn), ("linear", Protocol::Logistic(logistic::Settings::default()))]
+    [("knn", knn_protocol(features.train_clips())), ("linear", linear_protocol(&features))]
         .into_iter()
         .map(|(name, protocol)| Ok(Probe { name: name.into(), hits: features.hits(&protocol, config.seed)? }))
         .collect()
