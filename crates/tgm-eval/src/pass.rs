@@ -137,17 +137,20 @@ pub struct Encoded {
     pub bad: Vec<BadVideo>,
 }
 
-/// Encodes a labelled set. `done` hears the number of videos so far.
+/// Encodes a labelled set. `label` gives the class of a clip by its identity, below `classes`; `done` hears the number of
+/// videos so far.
 ///
 /// # Errors
-/// [`Error::Unlabelled`] for a row without label; [`Error::Data`] for a bad video, unless the loader
+/// [`Error::Unlabelled`] for a clip without label; [`Error::Data`] for a bad video, unless the loader
 /// [keeps going](EvalLoader::keep_going): then it is listed in [`Encoded::bad`]; else as [`encode`].
 pub fn encode_labelled(
     encoders: &[&Encoder],
     clips: EvalLoader,
     classes: usize,
+    label: &dyn Fn(&str) -> Option<u32>,
     done: &dyn Fn(usize),
 ) -> Result<Encoded> {
+    let label_of = |id: &str| label(id).ok_or_else(|| Error::Unlabelled { path: id.to_owned() });
     let mut parts = vec![Rows::default(); encoders.len()];
     let (mut motion, mut rows, mut bad) = (Rows::default(), Vec::new(), Vec::new());
     let lenient = clips.keeps_going();
@@ -158,18 +161,19 @@ pub fn encode_labelled(
         let video = match video {
             Err(Error::Data(error)) if lenient && error.is_bad_video() => {
                 let row = data.manifest().row(data.rows()[position - 1] as usize);
-                let label = row.label().ok_or_else(|| Error::Unlabelled { path: row.path().into() })?;
                 let id = clip_id(row.path(), row.index() as u32);
+                let label = label_of(&id)?;
                 bad.push(BadVideo { id, label, reason: error.to_string() });
                 return Ok(());
             }
             other => other?,
         };
-        let label = video.label.ok_or_else(|| Error::Unlabelled { path: video.path.clone() })?;
+        let id = video.id();
+        let label = label_of(&id)?;
         for (part, features) in parts.iter_mut().zip(&video.features) {
-            part.push(&video.id(), label, video.views, features);
+            part.push(&id, label, video.views, features);
         }
-        motion.push(&video.id(), label, 1, &video.motion);
+        motion.push(&id, label, 1, &video.motion);
         rows.push(video.row);
         done(position);
         Ok(())

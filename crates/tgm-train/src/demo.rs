@@ -5,7 +5,29 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tgm_data::synth::{WorldConfig, write_world};
 
+use crate::config::Config;
 use crate::progress::Progress;
+use crate::score_cache;
+
+/// Renders the demo's world into the run's folder, and scores it if the masks need that.
+///
+/// # Errors
+/// As [`render`], and when the scores cannot be made.
+pub fn prepare(config: &mut Config, folder: &Path) -> Result<()> {
+    config.data.manifest = Some(render(&folder.join("world"), &world())?);
+    if config.masking.needs_scores() && config.text.cache.is_none() {
+        let cache = folder.join("scores");
+        score_cache::fill_for(config, &cache)?;
+        config.text.cache = Some(cache);
+    }
+    Ok(())
+}
+
+/// With fewer clips the contrastive loss learns them by heart: it falls, and the features tell nothing new about clips that were
+/// not trained on.
+fn world() -> WorldConfig {
+    WorldConfig { train: 1920, test: 240, ..WorldConfig::default() }
+}
 
 /// Renders a world, or what is missing of it, with a progress bar; returns its manifest.
 ///

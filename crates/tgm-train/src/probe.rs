@@ -13,6 +13,7 @@ use tgm_mae::{Encoder, MaeConfig};
 use tgm_random::Streams;
 
 use crate::config::{Config, ConfigError};
+use crate::evaluation::data::{LABEL, Task};
 use crate::model_io::{ONE_VIEW, random_encoder};
 use crate::progress::Progress;
 use crate::run_data::subset;
@@ -29,9 +30,11 @@ pub struct LabelledClips {
     pub clip: ClipConfig,
     /// How they are loaded.
     pub loader: LoaderConfig,
+    /// What is to be recognised, at least one.
+    pub tasks: Vec<Task>,
 }
 
-/// Features of both parts.
+/// Features of both parts, with the labels of one task.
 #[derive(Clone, Debug)]
 pub struct ProbeFeatures {
     train: Features,
@@ -42,32 +45,38 @@ impl LabelledClips {
     /// The clips of a run's manifest, when it has labels and both splits.
     ///
     /// # Errors
-    /// When the manifest cannot be read.
+    /// When the manifest cannot be read, or a clip lacks a label that others have.
     pub fn of(config: &Config) -> Result<Option<Self>> {
         let Some(path) = &config.data.manifest else { return Ok(None) };
         let manifest = Arc::new(Manifest::load(path)?);
         let has_split = |name: &String| manifest.split_names().contains(name);
         let data = &config.data;
-        if manifest.classes().len() < 2 || !has_split(&data.train_split) || !has_split(&data.test_split) {
+        if !has_split(&data.train_split) || !has_split(&data.test_split) {
             return Ok(None);
         }
         let (train, test) = (subset(&manifest, &data.train_split)?, subset(&manifest, &data.test_split)?);
-        Ok(Some(Self { train, test, clip: config.clip.clone(), loader: config.loader.clone() }))
+        let columns = manifest.columns();
+        let known = data.labels.iter().filter(|label| columns.contains(label));
+        let tasks = known.map(|label| Task::of_column(label, [&train, &test])).collect::<Result<Vec<_>>>()?;
+        let tasks: Vec<Task> = tasks.into_iter().filter(|task| task.classes.len() > 1).collect();
+        let (clip, loader) = (config.clip.clone(), config.loader.clone());
+        Ok((!tasks.is_empty()).then_some(Self { train, test, clip, loader, tasks }))
     }
 
-    /// Encodes all clips.
+    /// Encodes all clips, with the labels of the first task.
     ///
     /// # Errors
-    /// When a video is bad or a row has no label.
+    /// When a video is bad.
     pub fn features(&self, title: &str, encoder: &Encoder) -> Result<ProbeFeatures> {
         let total = self.train.rows().len() + self.test.rows().len();
         let progress = Progress::new(title, total as u64);
-        let classes = self.train.manifest().classes().len();
+        let first = &self.tasks[0];
         let clip = ClipConfig { motion: MotionSource::None, ..self.clip.clone() };
         let part = |subset: &Subset, before: usize| -> Result<Features> {
             let clips = EvalLoader::new(subset, &clip, &self.loader, ONE_VIEW)?;
             let done = |done| progress.set((before + done) as u64);
-            let mut encoded = encode_labelled(&[encoder], clips, classes, &done)?;
+            let mut encoded =
+                encode_labelled(&[encoder], clips, first.classes.len(), &|id| first.label(id), &done)?;
             Ok(encoded.features.remove(0))
         };
         let train = part(&self.train, 0)?;
@@ -90,6 +99,15 @@ pub fn linear_protocol(features: &ProbeFeatures) -> Protocol {
 }
 
 impl ProbeFeatures {
+    /// The same features with the labels of a task.
+    ///
+    /// # Errors
+    /// When a clip has none.
+    pub fn for_task(&self, task: &Task) -> Result<Self> {
+        let part = |features: &Features| features.relabelled(task.classes.len(), |id| task.label(id));
+        Ok(Self { train: part(&self.train)?, test: part(&self.test)? })
+    }
+
     /// Runs a protocol.
     ///
     /// # Errors
@@ -117,7 +135,7 @@ impl ProbeFeatures {
     }
 }
 
-/// The probe that a run makes again and again: kNN, whose only setting is fixed.
+/// The probe that a run makes again and again: kNN, whose only setting is fixed, for the first task.
 pub struct PeriodicProbe {
     clips: LabelledClips,
     seed: u64,
@@ -185,40 +203,43 @@ pub struct Row {
     pub baseline: f64,
 }
 
-/// Probes an encoder and a randomly initialised one of the same size.
+/// Probes an encoder and a randomly initialised one of the same size, on every task.
 ///
 /// # Errors
 /// When a probe fails.
 pub fn compare(clips: &LabelledClips, trained: &Encoder, random: &Encoder, seed: u64) -> Result<Vec<Row>> {
     let trained = clips.features("features", trained)?;
     let random = clips.features("features (random encoder)", random)?;
-    let protocols = [
-        ("kNN top-1", knn_protocol(trained.train_clips())),
-        ("linear probe top-1", linear_protocol(&trained)),
-    ];
-    let row = |(name, protocol): (&str, Protocol)| -> Result<Row> {
-        let (ours, theirs) = (trained.evaluate(&protocol, seed)?, random.evaluate(&protocol, seed)?);
-        Ok(Row {
-            name: name.into(),
-            result: ours.top1.mean,
-            interval: Some([ours.top1.low, ours.top1.high]),
-            random_encoder: Some(theirs.top1.mean),
-            baseline: ours.chance,
-        })
-    };
-    protocols.into_iter().map(row).collect()
+    let mut rows = Vec::new();
+    for task in &clips.tasks {
+        let (trained, random) = (trained.for_task(task)?, random.for_task(task)?);
+        let protocols =
+            [("kNN", knn_protocol(trained.train_clips())), ("linear probe", linear_protocol(&trained))];
+        for (name, protocol) in protocols {
+            let (ours, theirs) = (trained.evaluate(&protocol, seed)?, random.evaluate(&protocol, seed)?);
+            let what = if task.name == LABEL { String::new() } else { format!(" ({})", task.name) };
+            rows.push(Row {
+                name: format!("{name} top-1{what}"),
+                result: ours.top1.mean,
+                interval: Some([ours.top1.low, ours.top1.high]),
+                random_encoder: Some(theirs.top1.mean),
+                baseline: ours.chance,
+            });
+        }
+    }
+    Ok(rows)
 }
 
 /// Prints rows as a table on standard output.
 pub fn print_table(rows: &[Row]) {
     println!(
-        "{:<26} {:>9}  {:>15}  {:>14}  {:>9}",
+        "{:<28} {:>9}  {:>15}  {:>14}  {:>9}",
         "", "result", "95 % interval", "random encoder", "baseline"
     );
     for row in rows {
         let interval = row.interval.map_or(String::new(), |[low, high]| format!("{low:.3} – {high:.3}"));
         let random = row.random_encoder.map_or(String::new(), |r| format!("{r:.3}"));
         let (name, result, baseline) = (&row.name, row.result, row.baseline);
-        println!("{name:<26} {result:>9.3}  {interval:>15}  {random:>14}  {baseline:>9.3}");
+        println!("{name:<28} {result:>9.3}  {interval:>15}  {random:>14}  {baseline:>9.3}");
     }
 }

@@ -120,6 +120,34 @@ fn every_data_set_goes_through_every_frozen_protocol() {
 }
 
 #[test]
+fn other_columns_are_evaluated_like_labels_and_seeds_end_in_one_interval() {
+    let dir = tempfile::tempdir().unwrap();
+    let (report, out) = (dir.path().join("result.json"), dir.path().join("out"));
+    let manifest = world();
+    let base = ["eval", "manifest", "--data", &manifest, "--checkpoint", text(run()), "--protocol", "knn"];
+    let columns = ["--label", "colour", "--label", "label", "--seeds", "2"];
+    let files = ["--json", text(&report), "--out", text(&out)];
+    let table = ok(&[&base[..], &columns, &files].concat());
+    assert!(table.contains("colour: top-1 over 2 seeds") && table.contains("difference"), "{table}");
+    let result = json(&report);
+    let tasks: Vec<&Value> =
+        result["results"].as_array().unwrap().iter().map(|record| &record["task"]).collect();
+    assert_eq!(tasks, ["colour", "label", "colour", "label"], "both columns, once per seed");
+    assert!(result["mean_top1"].is_null(), "columns are no splits");
+    for over in result["over_seeds"].as_array().unwrap() {
+        let mean = |key: &str| over[key]["mean"].as_f64().unwrap();
+        let gain = mean("top1") - mean("random_encoder");
+        assert!((mean("gain") - gain).abs() < 1e-12, "{over}");
+        assert!(over["gain"]["low"].as_f64().unwrap() <= gain, "{over}");
+    }
+    for name in ["predictions-seed0-colour.csv", "predictions-seed1.csv", "page-seed1-colour.html"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    let error = fails(1, &[&base[..], &["--label", "size"]].concat());
+    assert!(error.contains("`size`") && error.contains("colour"), "{error}");
+}
+
+#[test]
 fn every_linear_recipe_leaves_its_settings_in_the_report() {
     let dir = tempfile::tempdir().unwrap();
     let report = dir.path().join("result.json");

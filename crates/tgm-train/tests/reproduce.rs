@@ -29,12 +29,12 @@ fn a_table_has_a_line_per_arm_beside_its_baselines_and_finished_runs_stay() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("small");
     let printed = ok(&arguments(&out, &["--seeds", "1"]));
-    for arm in ["text-top-k-joint", "text-bottom-k-joint", "text-sample-joint", "first frame, kNN"] {
+    for arm in ["text-joint", "text-bottom-k-joint", "text-sample-joint", "first frame, kNN"] {
         assert!(printed.contains(arm), "{printed}");
     }
     let rows = tables(&out)[0]["rows"].as_array().unwrap().clone();
     assert_eq!(rows.len(), 5, "two baselines and three arms");
-    let top = rows.iter().find(|row| row["name"] == "text-top-k-joint").unwrap();
+    let top = rows.iter().find(|row| row["name"] == "text-joint").unwrap();
     for protocol in ["knn", "linear"] {
         let mean = top["top1"][protocol]["mean"].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&mean), "{protocol}: {mean}");
@@ -43,9 +43,9 @@ fn a_table_has_a_line_per_arm_beside_its_baselines_and_finished_runs_stay() {
     let page = fs::read_to_string(out.join("tables.html")).unwrap();
     assert!(page.contains("text-sample-joint") && fs::read_to_string(out.join("tables.md")).unwrap() != page);
 
-    let before = result_of(&out, "text-top-k-joint-s0");
+    let before = result_of(&out, "text-joint-s0");
     ok(&arguments(&out, &["--seeds", "2"]));
-    assert_eq!(result_of(&out, "text-top-k-joint-s0"), before, "the first seed was not trained again");
+    assert_eq!(result_of(&out, "text-joint-s0"), before, "the first seed was not trained again");
     assert_eq!(tables(&out)[0]["rows"][2]["seeds"], serde_json::json!([0, 1]));
 
     let other = ["--seeds", "1", "--set", "train.batch=16"];

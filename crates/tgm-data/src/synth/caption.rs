@@ -7,7 +7,7 @@ use super::background::{Pattern, Tone};
 use super::config::CaptionKind;
 use super::motion::{Motion, RADII};
 use super::scene::{Look, Scene};
-use super::shape::{Colour, Shape};
+use super::shape::Shape;
 
 /// Captions of a clip.
 pub(crate) const PER_CLIP: usize = 3;
@@ -88,7 +88,7 @@ const MOTION: &[Template] = &[
 
 fn object(facts: &Facts, variant: u32) -> String {
     let size = if variant.is_multiple_of(3) { "" } else { facts.size };
-    let words = [size, colour(facts.look.colour), shape(facts.look.shape, variant)];
+    let words = [size, facts.look.colour.name(), shape(facts.look.shape, variant)];
     words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
@@ -103,19 +103,6 @@ fn size_word(radius: f64) -> &'static str {
         size if size < 1.0 / 3.0 => "small",
         size if size < 2.0 / 3.0 => "",
         _ => "large",
-    }
-}
-
-fn colour(colour: Colour) -> &'static str {
-    match colour {
-        Colour::Red => "red",
-        Colour::Green => "green",
-        Colour::Blue => "blue",
-        Colour::Yellow => "yellow",
-        Colour::Orange => "orange",
-        Colour::Purple => "purple",
-        Colour::Pink => "pink",
-        Colour::Cyan => "cyan",
     }
 }
 
@@ -207,7 +194,7 @@ mod tests {
                 assert_eq!(drawn.iter().map(|caption| &caption.text).collect::<HashSet<_>>().len(), PER_CLIP);
                 for Caption { text, correct } in &drawn {
                     assert!(correct);
-                    assert!(has_word(text, colour(scene.object().colour)), "{text}: {:?}", scene.object());
+                    assert!(has_word(text, scene.object().colour.name()), "{text}: {:?}", scene.object());
                     assert!(names_shape(text, scene.object()), "{text}: {:?}", scene.object());
                 }
             }
@@ -235,7 +222,7 @@ mod tests {
         let wrong: Vec<_> = all.filter(|(_, caption)| !caption.correct).collect();
         assert!((wrong.len() as f64 / (600 * PER_CLIP) as f64 - 0.3).abs() < 0.04, "{}", wrong.len());
         for (scene, caption) in wrong {
-            assert!(!has_word(&caption.text, colour(scene.object().colour)), "{}", caption.text);
+            assert!(!has_word(&caption.text, scene.object().colour.name()), "{}", caption.text);
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `manifest.csv` | `path`, `split`, `label`, `caption`, `caption_2`, `caption_3`, `setting` |
+//! | `manifest.csv` | `path`, `split`, `label` (the motion), `colour` and `shape` of the object, `caption`, `caption_2`, `caption_3`, `setting` |
 //! | `videos/SPLIT-NUMBER.mp4` | H.264, square |
 //! | `truth.jsonl` | a [`Truth`] for each row of the manifest |
 //! | `world.toml` | the [`WorldConfig`] |

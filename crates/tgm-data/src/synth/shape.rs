@@ -32,6 +32,20 @@ impl Shape {
         Self::Crescent,
     ];
 
+    /// The commonest word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Circle => "circle",
+            Self::Square => "square",
+            Self::Triangle => "triangle",
+            Self::Star => "star",
+            Self::Cross => "cross",
+            Self::Ring => "ring",
+            Self::Heart => "heart",
+            Self::Crescent => "crescent",
+        }
+    }
+
     pub(crate) fn outline(self) -> Outline {
         match self {
             Self::Circle => Outline::Disc,
@@ -154,6 +168,20 @@ impl Colour {
         Self::Pink,
         Self::Cyan,
     ];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Red => "red",
+            Self::Green => "green",
+            Self::Blue => "blue",
+            Self::Yellow => "yellow",
+            Self::Orange => "orange",
+            Self::Purple => "purple",
+            Self::Pink => "pink",
+            Self::Cyan => "cyan",
+        }
+    }
 
     pub(crate) fn rgb(self) -> [f64; 3] {
         match self {

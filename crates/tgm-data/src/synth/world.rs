@@ -17,8 +17,8 @@ use super::error::WorldError;
 use super::motion::Motion;
 use super::scene::{Look, PixelBox, Rendered, Scene};
 
-/// Goes up when the same configuration gives other pictures or captions.
-const RENDERER: i64 = 1;
+/// Goes up when the same configuration gives other pictures, captions or columns.
+const RENDERER: i64 = 2;
 
 /// What is known about one clip: a line of `truth.jsonl`, in the order of the manifest's rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -242,13 +242,34 @@ fn write_manifest(
     let mut writer = csv::Writer::from_writer(Vec::new());
     let failed = |error: csv::Error| WorldError::Syntax { file: file.to_owned(), message: error.to_string() };
     writer
-        .write_record(["path", "split", "label", "caption", "caption_2", "caption_3", "setting"])
+        .write_record([
+            "path",
+            "split",
+            "label",
+            "colour",
+            "shape",
+            "caption",
+            "caption_2",
+            "caption_3",
+            "setting",
+        ])
         .map_err(failed)?;
     for (clip, (truth, captions)) in clips.iter().zip(rows) {
         let [first, second, third] = captions.each_ref().map(|caption| caption.text.as_str());
         let (label, setting) = (truth.motion.name(), truth.setting.name());
+        let (colour, shape) = (truth.object.colour.name(), truth.object.shape.name());
         writer
-            .write_record([&truth.path, clip.split.name(), label, first, second, third, setting])
+            .write_record([
+                &truth.path,
+                clip.split.name(),
+                label,
+                colour,
+                shape,
+                first,
+                second,
+                third,
+                setting,
+            ])
             .map_err(failed)?;
     }
     let bytes = writer.into_inner().map_err(|error| io_error(file)(error.into_error()))?;

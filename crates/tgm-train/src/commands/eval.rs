@@ -1,6 +1,7 @@
 //! `tgm eval`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
@@ -12,12 +13,13 @@ use tgm_mae::Checkpoint;
 use tgm_random::Streams;
 
 use crate::config::{self, ConfigError, EvalConfig, ProtocolName, Recipe};
-use crate::evaluation::data::{Choices, EvalData, layouts, print_check};
+use crate::evaluation::data::{Choices, EvalData, LABEL, Task, layouts, print_check};
 use crate::evaluation::frozen::{self, knn_protocol, linear_protocol};
-use crate::evaluation::outcome::{Outcome, Record, print_action};
+use crate::evaluation::outcome::{Outcome, OverSeeds, Record, print_action};
 use crate::evaluation::{page, supervised, text};
 use crate::model_io;
 use crate::probe::Row;
+use crate::run_data::subset;
 
 /// Score an encoder on labelled clips, beside chance, the majority class, a randomly initialised encoder and a
 /// pixel-difference baseline.
@@ -29,6 +31,7 @@ Examples:
   tgm eval ssv2 --data /data/ssv2 --check
   tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base --protocol linear --recipe adamw
   tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base-ssv2 --config finetune-base-ssv2 --out ft/
+  tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol attentive --seeds 3 --label label --label colour
   tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol finetune --set epochs=100 --set batch=16 --out ft/
   tgm eval ucf101 --data /data/ucf101 --checkpoint runs/tgm-base --protocol zero-shot --split 1")]
 pub(super) struct Args {
@@ -73,6 +76,9 @@ pub(super) struct Args {
     /// The split of a manifest to score.
     #[arg(long, default_value = "test", value_name = "NAME")]
     test_split: String,
+    /// The column of a manifest that holds the classes; several are evaluated on the same features.
+    #[arg(long, default_value = LABEL, value_name = "COLUMN")]
+    label: Vec<String>,
     /// Go on past test videos that cannot be read; they count as wrong.
     #[arg(long)]
     allow_bad: bool,
@@ -82,6 +88,9 @@ pub(super) struct Args {
     /// Seed of all draws and of the randomly initialised encoder.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Evaluate with so many seeds from --seed on, and give intervals over seeds and clips.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: u64,
     /// Threads that decode; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     workers: usize,
@@ -144,6 +153,9 @@ struct Output {
     seed: u64,
     /// The lines of the summary.
     rows: Vec<Row>,
+    /// With several seeds, what holds over all of them, per split and task.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    over_seeds: Vec<OverSeeds>,
     /// Mean over the splits, for data sets that are reported so.
     #[serde(skip_serializing_if = "Option::is_none")]
     mean_top1: Option<f64>,
@@ -170,35 +182,67 @@ pub(super) fn run(args: Args) -> Result<()> {
         checkpoint: path.clone(),
         seed: args.seed,
         rows: Vec::new(),
+        over_seeds: Vec::new(),
         mean_top1: None,
         action: None,
         results: Vec::new(),
         retrieval: None,
     };
-    for data in sets(&args, &config, &checkpoint)? {
+    let sets = sets(&args, &config, &checkpoint)?;
+    for data in &sets {
         if protocol == ProtocolName::Retrieval {
-            output.retrieval = Some(retrieve(&args, &checkpoint, &data)?);
+            output.retrieval = Some(retrieve(&args, &checkpoint, data)?);
             continue;
         }
-        let outcomes = outcomes(&args, &config, &checkpoint, &data)?;
-        for outcome in &outcomes {
-            outcome.print(protocol.title(), &data.title);
-            write_files(&args, outcome, &data, protocol)?;
-            output.rows.push(outcome.row(protocol.title()));
-            output.results.push(outcome.record(&data.title));
+        let mut by_seed = Vec::new();
+        for seed in args.seed..args.seed + args.seeds {
+            by_seed.push(one_seed(&args, &config, &checkpoint, data, seed, &mut output)?);
         }
-        if let [verb, noun] = &outcomes[..] {
-            let action = joint::evaluate(&verb.ours, &noun.ours, &Streams::new(args.seed))?;
-            print_action(&action);
-            output.action = Some(action);
+        if args.seeds > 1 {
+            for task in 0..data.tasks.len() {
+                let outcomes: Vec<&Outcome> = by_seed.iter().map(|outcomes| &outcomes[task]).collect();
+                let result = OverSeeds::of(&outcomes, &data.title)?;
+                result.print(protocol.title());
+                output.over_seeds.push(result);
+            }
         }
     }
-    if output.rows.len() > 1 && output.action.is_none() {
+    if sets.len() > 1 && output.action.is_none() && !output.rows.is_empty() {
         let mean = output.rows.iter().map(|row| row.result).sum::<f64>() / output.rows.len() as f64;
-        println!("{:<24} {mean:>7.3}", format!("mean of {} splits", output.rows.len()));
+        println!("{:<24} {mean:>7.3}", format!("mean of {} splits", sets.len()));
         output.mean_top1 = Some(mean);
     }
     super::write_json(args.json.as_deref(), &output)
+}
+
+/// Evaluates all tasks with a seed; prints and keeps what comes out.
+fn one_seed(
+    args: &Args,
+    config: &EvalConfig,
+    checkpoint: &Checkpoint,
+    data: &EvalData,
+    seed: u64,
+    output: &mut Output,
+) -> Result<Vec<Outcome>> {
+    let protocol = config.protocol;
+    let mut data = data.clone();
+    if args.seeds > 1 {
+        println!("seed {seed}");
+        data.suffix += &format!("-seed{seed}");
+    }
+    let outcomes = outcomes(args, config, checkpoint, &data, seed)?;
+    for outcome in &outcomes {
+        outcome.print(protocol.title(), &data.title);
+        write_files(args, outcome, &data, protocol)?;
+        output.rows.push(outcome.row(protocol.title()));
+        output.results.push(outcome.record(&data.title));
+    }
+    if let ([verb, noun], true) = (&outcomes[..], args.dataset == DatasetName::Epic100) {
+        let action = joint::evaluate(&verb.ours, &noun.ours, &Streams::new(seed))?;
+        print_action(&action);
+        output.action = Some(action);
+    }
+    Ok(outcomes)
 }
 
 /// What `--config` says, or the protocol's defaults, with the rest of the command line on top.
@@ -238,7 +282,7 @@ fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec
             "--split is for official splits; a manifest has --train-split and --test-split"
         );
         let splits = [args.train_split.as_str(), args.test_split.as_str()];
-        return Ok(vec![EvalData::of_manifest(&args.data, splits, clip, choices)?]);
+        return Ok(vec![EvalData::of_manifest(&args.data, splits, &args.label, clip, choices)?]);
     };
     let layouts = layouts(dataset, &args.data, args.split, args.allow_partial)?;
     layouts.iter().map(|layout| EvalData::of_layout(layout, clip.clone(), choices)).collect()
@@ -249,16 +293,17 @@ fn outcomes(
     config: &EvalConfig,
     checkpoint: &Checkpoint,
     data: &EvalData,
+    seed: u64,
 ) -> Result<Vec<Outcome>> {
     let trained = model_io::encoder(checkpoint)?;
-    let (random, _) = model_io::random_encoder(&checkpoint.config, args.seed)?;
+    let (random, _) = model_io::random_encoder(&checkpoint.config, seed)?;
     match config.protocol {
         ProtocolName::Knn => {
-            frozen::evaluate(data, &trained, Some(&random), &|train| knn_protocol(train, config.k), args.seed)
+            frozen::evaluate(data, &trained, Some(&random), &|train| knn_protocol(train, config.k), seed)
         }
         ProtocolName::Linear => {
             let protocol = |train: &_| linear_protocol(train, config);
-            frozen::evaluate(data, &trained, Some(&random), &protocol, args.seed)
+            frozen::evaluate(data, &trained, Some(&random), &protocol, seed)
         }
         ProtocolName::Attentive | ProtocolName::Finetune => {
             let conduct = supervised::Conduct {
@@ -270,16 +315,16 @@ fn outcomes(
             let settings = config
                 .supervised(checkpoint.config.encoder.heads)
                 .context("this protocol trains no network")?;
-            supervised::evaluate(data, checkpoint, &settings, conduct, args.seed)
+            supervised::evaluate(data, checkpoint, &settings, conduct, seed)
         }
         ProtocolName::ZeroShot => {
-            let side = text::TextSide::open(checkpoint, args.seed)?;
+            let side = text::TextSide::open(checkpoint, seed)?;
             let templates =
                 if args.template.is_empty() { zero_shot::clip_templates() } else { args.template.clone() };
             for template in &templates {
                 ensure!(template.contains("{}"), "--template \"{template}\" has no {{}} for the class");
             }
-            text::zero_shot(data, [&trained, &random], &side, &templates, args.seed)
+            text::zero_shot(data, [&trained, &random], &side, &templates, seed)
         }
         ProtocolName::Retrieval => bail!("retrieval has no classes"),
     }
@@ -299,7 +344,7 @@ fn retrieve(args: &Args, checkpoint: &Checkpoint, data: &EvalData) -> Result<[re
 fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, protocol: ProtocolName) -> Result<()> {
     let Some(folder) = &args.out else { return Ok(()) };
     std::fs::create_dir_all(folder)?;
-    let task = if outcome.task.name == "label" { String::new() } else { format!("-{}", outcome.task.name) };
+    let task = if outcome.task.name == LABEL { String::new() } else { format!("-{}", outcome.task.name) };
     let end = data.suffix.clone() + &task;
     let (table, html) =
         (folder.join(format!("predictions{end}.csv")), folder.join(format!("page{end}.html")));
@@ -311,14 +356,18 @@ fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, protocol: Protoc
 
 fn check(args: &Args) -> Result<()> {
     let Some(dataset) = args.dataset.official() else {
-        let manifest = Manifest::load(&args.data)?;
-        manifest.require("label")?;
+        let manifest = Arc::new(Manifest::load(&args.data)?);
+        let mut parts = Vec::new();
         for split in [&args.train_split, &args.test_split] {
-            let rows = manifest.split(split)?;
-            manifest.check_files(&rows)?;
-            println!("  ok      {split:<18} {:>8} clips", rows.len());
+            let part = subset(&manifest, split)?;
+            manifest.check_files(part.rows())?;
+            println!("  ok      {split:<18} {:>8} clips", part.rows().len());
+            parts.push(part);
         }
-        println!("  ok      {:<18} {:>8}", "classes", manifest.classes().len());
+        for label in &args.label {
+            let task = Task::of_column(label, [&parts[0], &parts[1]])?;
+            println!("  ok      {:<18} {:>8} classes", task.name, task.classes.len());
+        }
         return Ok(());
     };
     let mut checks: Vec<Check> = Vec::new();

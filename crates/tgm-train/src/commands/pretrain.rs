@@ -6,7 +6,6 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use tgm_data::loader::MotionSource;
-use tgm_data::synth::WorldConfig;
 use tgm_masking::{Masking, MotionBoxConfig, TextConfig};
 
 use crate::config::{self, Config, ConfigError, TextView};
@@ -125,7 +124,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     if args.dry_run {
         if demo {
-            config.data.manifest = Some(demo::render(&folder.join("world"), &WorldConfig::default())?);
+            demo::prepare(&mut config, &folder)?;
         }
         return super::write_json(args.json.as_deref(), &rehearsal::print(config, RunDir::at(&folder))?);
     }
@@ -138,7 +137,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         None => RunDir::create(&folder)?,
     };
     if demo {
-        config.data.manifest = Some(demo::render(&folder.join("world"), &WorldConfig::default())?);
+        demo::prepare(&mut config, &folder)?;
     }
     let start = if resumed { Start::Resume { allow_changes: args.allow_changes } } else { Start::Fresh };
     let mut trainer = Trainer::new(config.clone(), run.clone(), start)?.stopped_by(stop);
@@ -154,7 +153,7 @@ pub(super) fn run(args: Args) -> Result<()> {
             run.path().display()
         );
     }
-    let rows = rows(&config, &trainer, &outcome)?;
+    let rows = rows(&config, &trainer, &outcome);
     finish(&args, run, outcome, rows)
 }
 
@@ -243,7 +242,7 @@ fn apply(args: &Args, config: &mut Config) -> Result<()> {
 }
 
 /// The final table: the loss against the mean, and probes when there are labelled test clips.
-fn rows(config: &Config, trainer: &Trainer, outcome: &Outcome) -> Result<Vec<Row>> {
+fn rows(config: &Config, trainer: &Trainer, outcome: &Outcome) -> Vec<Row> {
     let mut rows = Vec::new();
     if let Some(losses) = outcome.losses {
         let loss = |name: &str, result, baseline| Row {
@@ -258,15 +257,18 @@ fn rows(config: &Config, trainer: &Trainer, outcome: &Outcome) -> Result<Vec<Row
             rows.push(loss("contrastive loss / ln B", contrast.relative, 1.0));
         }
     }
-    if let Some(clips) = LabelledClips::of(config)? {
-        let (random, _) = random_encoder(&trainer.plan().model, config.seed.wrapping_add(1))?;
-        match compare(&clips, trainer.model().encoder(), &random, config.seed) {
-            Ok(probes) => rows.extend(probes),
-            // The training is done and saved: what the probes lack must not make it look failed.
-            Err(error) => tracing::warn!("no probes: {error:#}"),
-        }
+    match probes(config, trainer) {
+        Ok(probes) => rows.extend(probes),
+        // The training is done and saved: what the probes lack must not make it look failed.
+        Err(error) => tracing::warn!("no probes: {error:#}"),
     }
-    Ok(rows)
+    rows
+}
+
+fn probes(config: &Config, trainer: &Trainer) -> Result<Vec<Row>> {
+    let Some(clips) = LabelledClips::of(config)? else { return Ok(Vec::new()) };
+    let (random, _) = random_encoder(&trainer.plan().model, config.seed.wrapping_add(1))?;
+    compare(&clips, trainer.model().encoder(), &random, config.seed)
 }
 
 fn finish(args: &Args, run: RunDir, outcome: Outcome, rows: Vec<Row>) -> Result<()> {

@@ -31,10 +31,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Clips of each world to train on.
-    #[arg(long, default_value_t = 480, value_name = "N")]
+    #[arg(long, default_value_t = 1920, value_name = "N")]
     train: u32,
     /// Clips of each world to score.
-    #[arg(long, default_value_t = 160, value_name = "N")]
+    #[arg(long, default_value_t = 240, value_name = "N")]
     test: u32,
     /// Also fine-tune every encoder for so many epochs.
     #[arg(long, value_name = "EPOCHS")]

@@ -83,11 +83,18 @@ pub struct DataConfig {
     pub train_split: String,
     /// The split that probes score; needs labels.
     pub test_split: String,
+    /// The columns with classes that probes score; those that a manifest lacks are left out.
+    pub labels: Vec<String>,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { manifest: None, train_split: "train".into(), test_split: "test".into() }
+        Self {
+            manifest: None,
+            train_split: "train".into(),
+            test_split: "test".into(),
+            labels: vec!["label".into()],
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is evaluated on: train and test clips, their classes, and how clips are made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,17 +14,41 @@ use tgm_mae::Encoder;
 use crate::progress::Progress;
 use crate::run_data::subset;
 
+/// The column of a manifest that has its own place there.
+pub const LABEL: &str = "label";
+
 /// One thing to recognise: a class per clip.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// `label`, or EPIC-KITCHENS' `verb` and `noun`.
-    pub name: &'static str,
+    /// The manifest's column, or EPIC-KITCHENS' `verb` and `noun`.
+    pub name: String,
     /// Class names in the order of their indices.
     pub classes: Vec<String>,
     labels: HashMap<String, u32>,
 }
 
 impl Task {
+    /// The classes in a column of a manifest: the values of the clips of these parts, sorted.
+    ///
+    /// # Errors
+    /// When the manifest lacks the column, or a clip has no value in it.
+    pub fn of_column(column: &str, parts: [&Subset; 2]) -> Result<Self> {
+        let manifest = parts[0].manifest();
+        manifest.require(column)?;
+        if column == LABEL {
+            return task(LABEL, manifest.classes().names().to_vec(), parts, |row| row.label());
+        }
+        fn value<'a>(row: Row<'a>, column: &str) -> Option<&'a str> {
+            row.other(column).filter(|value| !value.is_empty())
+        }
+        let rows =
+            parts.iter().flat_map(|part| part.rows().iter().map(|&row| part.manifest().row(row as usize)));
+        let classes: BTreeSet<&str> = rows.filter_map(|row| value(row, column)).collect();
+        let indices: HashMap<&str, u32> = classes.iter().copied().zip(0..).collect();
+        let names = classes.iter().map(|&name| name.to_owned()).collect();
+        task(column, names, parts, |row| indices.get(value(row, column)?).copied())
+    }
+
     /// The class of a clip, by its identity.
     pub fn label(&self, id: &str) -> Option<u32> {
         self.labels.get(id).copied()
@@ -70,16 +94,21 @@ pub struct Choices {
 }
 
 impl EvalData {
-    /// Two splits of a labelled manifest. Mirroring is left off: nobody has said that it changes no label.
+    /// Two splits of a manifest with classes in these columns. Mirroring is left off: nobody has said that it changes no label.
     ///
     /// # Errors
-    /// When the manifest has no labels or lacks a split.
-    pub fn of_manifest(file: &Path, splits: [&str; 2], clip: ClipConfig, choices: Choices) -> Result<Self> {
+    /// When the manifest lacks a column or a split.
+    pub fn of_manifest(
+        file: &Path,
+        splits: [&str; 2],
+        labels: &[impl AsRef<str>],
+        clip: ClipConfig,
+        choices: Choices,
+    ) -> Result<Self> {
         let manifest = Arc::new(Manifest::load(file)?);
-        manifest.require("label")?;
         let [train, test] = [subset(&manifest, splits[0])?, subset(&manifest, splits[1])?];
-        let classes = manifest.classes().names().to_vec();
-        let tasks = vec![task("label", classes, [&train, &test], |row| row.label())?];
+        let tasks = labels.iter().map(|label| Task::of_column(label.as_ref(), [&train, &test]));
+        let tasks = tasks.collect::<Result<_>>()?;
         let views = TestViews { views: choices.views.unwrap_or(1), crops: choices.crops.unwrap_or(1) };
         Ok(Self {
             title: file.display().to_string(),
@@ -107,7 +136,7 @@ impl EvalData {
         let nouns: HashMap<&str, u32> =
             (0..).zip(&layout.nouns).map(|(index, name)| (name.as_str(), index)).collect();
         let tasks = if layout.nouns.is_empty() {
-            vec![task("label", layout.classes.clone(), both, |row| row.label())?]
+            vec![task(LABEL, layout.classes.clone(), both, |row| row.label())?]
         } else {
             let noun = |row: Row<'_>| nouns.get(row.other("noun")?).copied();
             vec![
@@ -162,7 +191,8 @@ impl EvalData {
     ) -> Result<Encoded> {
         let clips = EvalLoader::new(part, &self.clip, &self.loader, views)?;
         let clips = if allow_bad { clips.keep_going() } else { clips };
-        Ok(encode_labelled(encoders, clips, self.tasks[0].classes.len(), done)?)
+        let first = &self.tasks[0];
+        Ok(encode_labelled(encoders, clips, first.classes.len(), &|id| first.label(id), done)?)
     }
 
     /// The labels of the train clips.
@@ -173,7 +203,7 @@ impl EvalData {
 }
 
 fn task(
-    name: &'static str,
+    name: &str,
     classes: Vec<String>,
     parts: [&Subset; 2],
     label: impl Fn(Row<'_>) -> Option<u32>,
@@ -189,7 +219,7 @@ fn task(
             labels.insert(clip_id(row.path(), index), label);
         }
     }
-    Ok(Task { name, classes, labels })
+    Ok(Task { name: name.to_owned(), classes, labels })
 }
 
 /// The splits that are evaluated: one, or all that the data set is reported over.
@@ -231,5 +261,40 @@ pub fn print_check(check: &Check) {
             format!(", as {}", finding.examples.join(", "))
         };
         println!("  {mark} {:<18} {:>8} of {:>8}{more}", finding.what, finding.found, finding.expected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(rows: &str) -> (tempfile::TempDir, [Subset; 2]) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.csv");
+        std::fs::write(&file, format!("path,split,label,colour\n{rows}")).unwrap();
+        let manifest = Arc::new(Manifest::load(&file).unwrap());
+        (dir, ["train", "test"].map(|split| Subset::split(&manifest, split).unwrap()))
+    }
+
+    #[test]
+    fn the_classes_of_a_column_are_its_values_sorted() {
+        let (_dir, parts) = parts("a.mp4,train,up,red\nb.mp4,train,down,blue\nc.mp4,test,up,green\n");
+        let task = Task::of_column("colour", [&parts[0], &parts[1]]).unwrap();
+        assert_eq!(
+            (task.name.as_str(), task.classes.as_slice()),
+            ("colour", &["blue", "green", "red"].map(String::from)[..])
+        );
+        assert_eq!(task.label("a.mp4#0"), Some(2));
+        assert_eq!(task.label("c.mp4#2"), Some(1));
+        assert_eq!(Task::of_column(LABEL, [&parts[0], &parts[1]]).unwrap().label("a.mp4#0"), Some(1));
+    }
+
+    #[test]
+    fn a_clip_without_a_value_is_named_with_its_line() {
+        let (_dir, parts) = parts("a.mp4,train,up,red\nb.mp4,test,up,\n");
+        let error = Task::of_column("colour", [&parts[0], &parts[1]]).unwrap_err().to_string();
+        assert!(error.contains("m.csv:3: `b.mp4` has no colour"), "{error}");
+        let error = Task::of_column("size", [&parts[0], &parts[1]]).unwrap_err().to_string();
+        assert!(error.contains("`size`"), "{error}");
     }
 }

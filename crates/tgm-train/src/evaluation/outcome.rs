@@ -4,9 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
+use tgm_eval::bootstrap::{self, Interval};
 use tgm_eval::{Evaluation, Report, joint};
+use tgm_random::Streams;
 
-use super::data::Task;
+use super::data::{LABEL, Task};
 use crate::probe::Row;
 
 /// The result of one task.
@@ -28,7 +30,7 @@ pub struct Record {
     /// The data, with its split.
     pub data: String,
     /// What was to be recognised.
-    pub task: &'static str,
+    pub task: String,
     /// Class names in the order of the report's indices.
     pub classes: Vec<String>,
     /// Of the checkpoint.
@@ -44,7 +46,7 @@ impl Outcome {
     pub fn record(&self, data: &str) -> Record {
         Record {
             data: data.to_owned(),
-            task: self.task.name,
+            task: self.task.name.clone(),
             classes: self.task.classes.clone(),
             report: self.ours.report.clone(),
             random_encoder: self.random.as_ref().map(|random| random.report.clone()),
@@ -56,7 +58,7 @@ impl Outcome {
     pub fn row(&self, name: &str) -> Row {
         let report = &self.ours.report;
         Row {
-            name: if self.task.name == "label" {
+            name: if self.task.name == LABEL {
                 format!("{name} top-1")
             } else {
                 format!("{name} {} top-1", self.task.name)
@@ -134,6 +136,66 @@ impl Outcome {
             csv.write_record([path, row, name(bad.label), "", "", ""])?;
         }
         crate::run_dir::write_atomically(file, &csv.into_inner()?)
+    }
+}
+
+/// What holds over several seeds. Both encoders of a seed are trained and scored alike, so their difference is paired.
+#[derive(Clone, Debug, Serialize)]
+pub struct OverSeeds {
+    /// The data, with its split.
+    pub data: String,
+    /// What was to be recognised.
+    pub task: String,
+    /// How many seeds.
+    pub seeds: usize,
+    /// Top-1 of the checkpoint, over seeds and clips.
+    pub top1: Interval,
+    /// The same of randomly initialised encoders, one per seed.
+    pub random_encoder: Option<Interval>,
+    /// The checkpoint's above the random encoder's.
+    pub gain: Option<Interval>,
+}
+
+impl OverSeeds {
+    /// From the outcomes of one task, a seed each.
+    ///
+    /// # Errors
+    /// When they were not scored on the same clips.
+    pub fn of(outcomes: &[&Outcome], data: &str) -> Result<Self> {
+        let ours = outcomes.iter().map(|outcome| Ok(outcome.ours.hits()?)).collect::<Result<Vec<_>>>()?;
+        let random = outcomes.iter().filter_map(|outcome| outcome.random.as_ref());
+        let random = random.map(|random| Ok(random.hits()?)).collect::<Result<Vec<_>>>()?;
+        let interval = |runs: &[Vec<f64>]| {
+            let mut rng = Streams::new(0).stream("bootstrap", 0, 0);
+            bootstrap::over_runs(runs, bootstrap::Settings::default(), &mut rng)
+        };
+        let difference = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a - b).collect();
+        let gains: Vec<Vec<f64>> = ours.iter().zip(&random).map(difference).collect();
+        let compared = random.len() == ours.len();
+        Ok(Self {
+            data: data.to_owned(),
+            task: outcomes.first().map_or_else(String::new, |outcome| outcome.task.name.clone()),
+            seeds: outcomes.len(),
+            top1: interval(&ours)?,
+            random_encoder: compared.then(|| interval(&random)).transpose()?,
+            gain: compared.then(|| interval(&gains)).transpose()?,
+        })
+    }
+
+    /// Prints the intervals.
+    pub fn print(&self, protocol: &str) {
+        println!("{protocol} on {}, {}: top-1 over {} seeds", self.data, self.task, self.seeds);
+        println!("{:<24} {:>7}  {:>15}", "", "top-1", "95 % interval");
+        let line = |name: &str, Interval { mean, low, high }: Interval| {
+            println!("{name:<24} {mean:>7.3}  {:>15}", format!("{low:.3} – {high:.3}"));
+        };
+        line("this checkpoint", self.top1);
+        if let Some(random) = self.random_encoder {
+            line("random encoder", random);
+        }
+        if let Some(gain) = self.gain {
+            line("difference", gain);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tgm_data::manifest::{Manifest, write_manifest};
 
 use super::arm::{Arm, Clips, World};
 use crate::config::{self, Config};
-use crate::evaluation::data::{Choices, EvalData};
+use crate::evaluation::data::{Choices, EvalData, LABEL};
 use crate::evaluation::supervised;
 use crate::probe::{LabelledClips, knn_protocol, linear_protocol};
 use crate::run_dir::{RunDir, write_atomically};
@@ -41,7 +41,7 @@ pub struct RunResult {
 /// A protocol's answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// `knn`, `linear` or `fine-tune`.
+    /// `knn`, `linear` or `fine-tune` of the motion; of something else with its name behind: `linear colour`.
     pub name: String,
     /// For each test clip 1 where the best class is the label, else 0.
     pub hits: Vec<f64>,
@@ -150,21 +150,37 @@ fn with_captions(manifest: PathBuf, world: World) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// kNN and logistic regression on the mean token.
+/// kNN and logistic regression on the mean token: of the motion, and of what captions name.
 fn frozen(config: &Config, trainer: &Trainer) -> Result<Vec<Probe>> {
     let clips = LabelledClips::of(config)?.context("a world has labels and both splits")?;
     let features = clips.features("features", trainer.model().encoder())?;
-    [("knn", knn_protocol(features.train_clips())), ("linear", linear_protocol(&features))]
-        .into_iter()
-        .map(|(name, protocol)| Ok(Probe { name: name.into(), hits: features.hits(&protocol, config.seed)? }))
-        .collect()
+    let mut probes = Vec::new();
+    for task in &clips.tasks {
+        let features = features.for_task(task)?;
+        let protocols =
+            [("knn", knn_protocol(features.train_clips())), ("linear", linear_protocol(&features))];
+        for (protocol, settings) in protocols {
+            let what = if task.name == LABEL { String::new() } else { format!(" {}", task.name) };
+            probes.push(Probe {
+                name: protocol.to_owned() + &what,
+                hits: features.hits(&settings, config.seed)?,
+            });
+        }
+    }
+    Ok(probes)
 }
 
 /// Fine-tuning without the augmentations that large models need.
 fn finetuned(config: &Config, folder: &Path, epochs: f64) -> Result<Probe> {
     let checkpoint = model_io::open(folder)?;
     let manifest = config.data.manifest.as_deref().context("a run on a world has a manifest")?;
-    let data = EvalData::of_manifest(manifest, ["train", "test"], config.clip.clone(), Choices::default())?;
+    let data = EvalData::of_manifest(
+        manifest,
+        ["train", "test"],
+        &[LABEL],
+        config.clip.clone(),
+        Choices::default(),
+    )?;
     let recipe = tgm_eval::supervised::Settings {
         epochs,
         warmup_epochs: epochs / 10.0,

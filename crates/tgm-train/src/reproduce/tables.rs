@@ -35,15 +35,20 @@ pub struct Line {
 }
 
 /// The maskings of the main table, each at the ratio of its own paper but for the lower ratio that small grids need.
-const MASKINGS: [(&str, &str); 5] = [
+const MASKINGS: [(&str, &str); 6] = [
     ("random", "{ kind = 'random', ratio = 0.75 }"),
     ("tube", "{ kind = 'tube', ratio = 0.75 }"),
     ("motion-box", "{ kind = 'motion-box', ratio = 0.75 }"),
     ("motion-warp", "{ kind = 'motion-warp', ratio = 0.75 }"),
     ("text", TEXT),
+    ("text-sample", TEXT_SAMPLE),
 ];
 
 const TEXT: &str = "{ kind = 'text', ratio = 0.6 }";
+
+/// Not in the paper. CLIP finds the objects of these worlds so well that the best matches are all of the object in every clip; drawn
+/// with chances by their scores, a part of it stays visible.
+const TEXT_SAMPLE: &str = "{ kind = 'text', ratio = 0.6, select = 'sample', temperature = 0.1 }";
 
 impl Table {
     /// All tables in the order of their letters.
@@ -142,13 +147,15 @@ fn ratios() -> Vec<Line> {
 }
 
 fn selections() -> Vec<Line> {
-    [("top-k", Some("67.5 (fine-tuned)")), ("bottom-k", Some("67.2 (fine-tuned)")), ("sample", None)]
-        .into_iter()
-        .map(|(select, paper)| {
-            let masking = format!("{{ kind = 'text', ratio = 0.6, select = '{select}' }}");
-            Line { arm: Arm::new(hard(), &format!("text-{select}"), &masking, true), against: None, paper }
-        })
-        .collect()
+    const BOTTOM_K: &str = "{ kind = 'text', ratio = 0.6, select = 'bottom-k' }";
+    [
+        ("text", TEXT, Some("67.5 (fine-tuned)")),
+        ("text-bottom-k", BOTTOM_K, Some("67.2 (fine-tuned)")),
+        ("text-sample", TEXT_SAMPLE, None),
+    ]
+    .into_iter()
+    .map(|(name, masking, paper)| Line { arm: Arm::new(hard(), name, masking, true), against: None, paper })
+    .collect()
 }
 
 fn captions() -> Vec<Line> {
@@ -180,9 +187,8 @@ fn joint_loss() -> Vec<Line> {
     let line = |arm| Line { arm, against: None, paper: None };
     vec![
         line(Arm::new(hard(), "text", TEXT, false)),
-        line(arm().with("weight0.005", &["contrastive.weight=0.005"])),
+        line(arm().with("weight0.02", &["contrastive.weight=0.02"])),
         line(arm()),
-        line(arm().with("weight0.1", &["contrastive.weight=0.1"])),
         line(arm().with("weight1", &["contrastive.weight=1.0"])),
         line(arm().with("fixed0.07", &["contrastive.head.learn_temperature=false"])),
         line(arm().with(
