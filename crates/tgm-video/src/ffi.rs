@@ -283,6 +283,27 @@ pub(crate) fn widest(task: impl Vectorized) {
     task.run();
 }
 
+/// Runs a loop where `f32::mul_add` is one instruction; false, with nothing done, where it is a call.
+pub(crate) fn fused(task: impl Vectorized) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn with_fma(task: impl Vectorized) {
+            task.run();
+        }
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has AVX2 and FMA.
+            unsafe { with_fma(task) };
+            return true;
+        }
+    }
+    if cfg!(target_arch = "aarch64") {
+        task.run();
+        return true;
+    }
+    false
+}
+
 /// Converts pictures from one pixel format to another at the same size.
 pub(crate) struct Scaler(scaling::Context);
 
