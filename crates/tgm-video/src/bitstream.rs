@@ -100,6 +100,49 @@ fn annex_b(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// How many pictures begin in a packet of MPEG-4 Part 2 (ISO/IEC 14496-2, section 6.2.5). Two of them are DivX's way of storing
+/// B-frames, with an empty picture in a later packet.
+pub(crate) fn mpeg4_pictures(packet: &[u8]) -> usize {
+    packet.windows(4).filter(|bytes| **bytes == [0, 0, 1, 0xb6]).count()
+}
+
+/// Whether a header of MPEG-4 Part 2 (section 6.2.3) in these bytes says that pictures may be coded as fields.
+pub(crate) fn mpeg4_interlaced(bytes: &[u8]) -> bool {
+    let is_layer = |w: &[u8]| w[..3] == [0, 0, 1] && w[3] & 0xf0 == 0x20;
+    let Some(at) = bytes.windows(4).position(is_layer) else { return false };
+    interlaced_layer(Bits { bytes: &bytes[at + 4..], at: 0 }).unwrap_or(false)
+}
+
+/// The `interlaced` bit of a video object layer; `None` where the header ends before it.
+fn interlaced_layer(mut bits: Bits<'_>) -> Option<bool> {
+    bits.skip(1 + 8);
+    if bits.bit()? == 1 {
+        bits.skip(4 + 3);
+    }
+    if bits.number(4)? == 15 {
+        bits.skip(8 + 8);
+    }
+    if bits.bit()? == 1 {
+        bits.skip(2 + 1);
+        if bits.bit()? == 1 {
+            bits.skip(79);
+        }
+    }
+    if bits.number(2)? != 0 {
+        // Not a rectangle: FFmpeg does not decode it.
+        return None;
+    }
+    bits.skip(1);
+    let resolution = bits.number(16)?;
+    bits.skip(1);
+    if bits.bit()? == 1 {
+        let length = u32::BITS - resolution.saturating_sub(1).leading_zeros();
+        bits.skip(length.max(1) as usize);
+    }
+    bits.skip(1 + 13 + 1 + 13 + 1);
+    Some(bits.bit()? == 1)
+}
+
 fn slice(nal: &[u8]) -> Option<Picture> {
     let (header, body) = nal.split_first()?;
     if !matches!(header & 31, 1 | 2 | 5) {
@@ -120,7 +163,7 @@ fn layered_slice(nal: &[u8]) -> Option<LayeredPicture> {
     matches!(kind, 0..=9 | 16..=21).then(|| LayeredPicture { reference: kind > 9 || kind % 2 == 1, layer })
 }
 
-/// The first bits of a slice header: too few for an emulation-prevention byte to occur in them.
+/// The first bits of a header. Of a slice's too few are read for an emulation-prevention byte to occur in them.
 struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -132,6 +175,14 @@ impl Bits<'_> {
         let bit = byte >> (7 - self.at % 8) & 1;
         self.at += 1;
         Some(bit.into())
+    }
+
+    fn skip(&mut self, bits: usize) {
+        self.at += bits;
+    }
+
+    fn number(&mut self, bits: usize) -> Option<u32> {
+        (0..bits).try_fold(0, |value, _| Some(value << 1 | self.bit()?))
     }
 
     fn exp_golomb(&mut self) -> Option<u32> {
@@ -207,5 +258,12 @@ mod tests {
         assert!(matches!(Framing::of_hevc(&hvcc), Framing::Length(2)));
         assert!(matches!(Framing::of_hevc(&[0; 30]), Framing::AnnexB));
         assert!(matches!(Framing::of_hevc(&[1; 5]), Framing::AnnexB));
+    }
+
+    #[test]
+    fn pictures_of_mpeg4_are_counted() {
+        assert_eq!(mpeg4_pictures(&[0, 0, 1, 0xb0, 1, 0, 0, 1, 0xb6, 0x10]), 1);
+        assert_eq!(mpeg4_pictures(&[0, 0, 0, 1, 0xb6, 0x50, 7, 0, 0, 1, 0xb6, 0x90]), 2);
+        assert_eq!(mpeg4_pictures(&[0, 0, 1]), 0);
     }
 }

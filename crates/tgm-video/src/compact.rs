@@ -10,7 +10,12 @@ impl FrameIndex {
     /// This index in few bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (entries, (numerator, denominator)) = (self.entries(), self.time_base());
-        let mut bytes = vec![u8::from(self.stamps() == Stamps::Decoded)];
+        let stamps = match self.stamps() {
+            Stamps::Packets => 0,
+            Stamps::Decoded => 1,
+            Stamps::Restored => 2,
+        };
+        let mut bytes = vec![stamps];
         put(&mut bytes, entries.len() as i64);
         put(&mut bytes, numerator.into());
         put(&mut bytes, denominator.into());
@@ -33,6 +38,7 @@ impl FrameIndex {
         let stamps = match take_byte(&mut rest)? {
             0 => Stamps::Packets,
             1 => Stamps::Decoded,
+            2 => Stamps::Restored,
             _ => return None,
         };
         let frames = u64::try_from(take(&mut rest)?).ok().filter(|frames| *frames < MAX_FRAMES)?;
@@ -88,8 +94,8 @@ mod tests {
 
     fn index() -> impl Strategy<Value = FrameIndex> {
         let entry = (any::<i64>(), any::<i64>(), any::<u32>(), any::<[bool; 3]>());
-        (prop::collection::vec(entry, 0..40), any::<i32>(), any::<i32>(), any::<bool>()).prop_map(
-            |(entries, numerator, denominator, decoded)| {
+        (prop::collection::vec(entry, 0..40), any::<i32>(), any::<i32>(), 0..3usize).prop_map(
+            |(entries, numerator, denominator, stamps)| {
                 let mut entries: Vec<Entry> = entries
                     .into_iter()
                     .map(|(pts, dts, order, [entry_point, reference, spare])| Entry {
@@ -102,7 +108,7 @@ mod tests {
                     })
                     .collect();
                 entries.sort_by_key(|entry| entry.pts);
-                let stamps = if decoded { Stamps::Decoded } else { Stamps::Packets };
+                let stamps = [Stamps::Packets, Stamps::Decoded, Stamps::Restored][stamps];
                 FrameIndex::new(entries, (numerator, denominator), stamps)
             },
         )

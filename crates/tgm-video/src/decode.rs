@@ -10,6 +10,16 @@ use crate::probe::Source;
 use crate::scan::next_packet;
 use crate::{ReadOptions, VideoError, ffi};
 
+/// What packets are marked with before they are decoded.
+pub(crate) enum Marks {
+    /// What the container says.
+    Own,
+    /// Their number in the file, from one on, in place of their duration: frames keep it.
+    Numbers,
+    /// The presentation time that an index has for their decoding time; pairs of the two, in order.
+    Times(Vec<(i64, i64)>),
+}
+
 /// A decoder and what is on its way into it.
 pub(crate) struct Decoding {
     decoder: decoder::Video,
@@ -21,6 +31,9 @@ pub(crate) struct Decoding {
     fed: Option<i64>,
     /// Packets the decoder refused.
     errors: usize,
+    marks: Marks,
+    /// Packets read so far.
+    packets: usize,
 }
 
 /// The packets that some frames need.
@@ -66,7 +79,12 @@ const MAX_DRAIN_ERRORS: usize = 64;
 
 impl Decoding {
     /// Opens a decoder for a source at its first packet. `reorder` is as for [`ffi::open_decoder`].
-    pub(crate) fn open(source: &Source, options: &ReadOptions, reorder: usize) -> Result<Self, VideoError> {
+    pub(crate) fn open(
+        source: &Source,
+        options: &ReadOptions,
+        reorder: usize,
+        marks: Marks,
+    ) -> Result<Self, VideoError> {
         let failed = |error| VideoError::Decoder {
             path: source.path.clone(),
             codec: source.codec.name().to_owned(),
@@ -75,7 +93,7 @@ impl Decoding {
         let stream = source.input.stream(source.stream).ok_or_else(|| failed(Error::StreamNotFound))?;
         let decoder = ffi::open_decoder(&stream, options.motion_vectors, options.max_pixels, reorder)
             .map_err(failed)?;
-        Ok(Self { decoder, pending: None, draining: false, fed: None, errors: 0 })
+        Ok(Self { decoder, pending: None, draining: false, fed: None, errors: 0, marks, packets: 0 })
     }
 
     /// The next frame in the decoder's order; `None` at the end of the file.
@@ -104,7 +122,7 @@ impl Decoding {
                 }
                 continue;
             }
-            let packet = self.pending.take().or_else(|| next_packet(source).ok().flatten());
+            let packet = self.pending.take().or_else(|| self.read(source));
             let part = match (&packet, selection) {
                 (None, _) => Part::After,
                 (Some(_), None) => Part::Within,
@@ -128,13 +146,17 @@ impl Decoding {
     /// Moves to the packet of `point`, or one before it. False if the demuxer cannot: the position is then unknown.
     pub(crate) fn seek(&mut self, source: &mut Source, index: &FrameIndex, point: EntryPoint) -> bool {
         // Some demuxers search by presentation time, some by decoding time, whatever they are given.
-        for time_stamp in [point.pts, point.dts] {
+        let time_stamps = match self.marks {
+            Marks::Times(_) => &[point.dts][..],
+            _ => &[point.pts, point.dts],
+        };
+        for &time_stamp in time_stamps {
             self.decoder.flush();
             (self.pending, self.draining, self.fed) = (None, false, None);
             if ffi::seek_backward(&mut source.input, source.stream, time_stamp).is_err() {
                 continue;
             }
-            let Ok(Some(packet)) = next_packet(source) else { continue };
+            let Some(packet) = self.read(source) else { continue };
             let lands = if ffi::is_discarded(&packet) {
                 packet.dts().is_some_and(|dts| dts <= point.dts)
             } else {
@@ -149,6 +171,27 @@ impl Decoding {
             }
         }
         false
+    }
+
+    /// The next packet, marked; `None` at the end and where reading fails.
+    fn read(&mut self, source: &mut Source) -> Option<Packet> {
+        let mut packet = next_packet(source).ok().flatten()?;
+        self.packets += 1;
+        match &self.marks {
+            Marks::Own => {}
+            Marks::Numbers => packet.set_duration(self.packets as i64),
+            Marks::Times(times) => {
+                let place =
+                    packet.dts().and_then(|dts| times.binary_search_by_key(&dts, |(dts, _)| *dts).ok());
+                packet.set_pts(place.map(|place| times[place].1));
+            }
+        }
+        Some(packet)
+    }
+
+    /// Packets read so far.
+    pub(crate) fn packets(&self) -> usize {
+        self.packets
     }
 
     /// Whether nothing was sent yet to this decoder.

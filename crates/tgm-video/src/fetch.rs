@@ -5,7 +5,7 @@ use std::path::Path;
 use video_rs::ffmpeg::codec::Id;
 use video_rs::ffmpeg::frame::Video;
 
-use crate::decode::{Decoding, Selection};
+use crate::decode::{Decoding, Marks, Selection};
 use crate::index::{EntryPoint, FrameIndex, Stamps};
 use crate::probe::Source;
 use crate::{ReadOptions, VideoError};
@@ -67,7 +67,7 @@ impl Fetcher {
         options: &ReadOptions,
         at_start: bool,
     ) -> Result<Self, VideoError> {
-        let decoding = Decoding::open(&source, options, reorder(&source, &index))?;
+        let decoding = Decoding::open(&source, options, reorder(&source, &index), marks(&index))?;
         let place = if at_start { Place::Running { entered: 0, last: None } } else { Place::Unknown };
         Ok(Self { source, options: options.clone(), index, decoding, place, past_errors: 0 })
     }
@@ -121,7 +121,7 @@ impl Fetcher {
     /// Decodes one frame, by the cheapest approach that delivers it undamaged.
     fn decode(&mut self, number: usize) -> Result<Video, VideoError> {
         let entry = match self.index.stamps() {
-            Stamps::Packets => self.index.entry_point(number),
+            Stamps::Packets | Stamps::Restored => self.index.entry_point(number),
             Stamps::Decoded => None,
         };
         for approach in [Approach::Continue, Approach::Seek, Approach::Restart] {
@@ -216,7 +216,8 @@ impl Fetcher {
         self.place = Place::Unknown;
         self.source.reopen(&self.options)?;
         self.past_errors += self.decoding.errors();
-        self.decoding = Decoding::open(&self.source, &self.options, reorder(&self.source, &self.index))?;
+        let (reorder, marks) = (reorder(&self.source, &self.index), marks(&self.index));
+        self.decoding = Decoding::open(&self.source, &self.options, reorder, marks)?;
         self.place = Place::Running { entered: 0, last: None };
         Ok(())
     }
@@ -226,7 +227,7 @@ impl Fetcher {
         while let Some(frame) = self.decoding.next_frame(&mut self.source, None) {
             let Place::Running { entered, last } = self.place else { return None };
             let current = match self.index.stamps() {
-                Stamps::Packets => frame.pts().and_then(|pts| self.index.find(pts)),
+                Stamps::Packets | Stamps::Restored => frame.pts().and_then(|pts| self.index.find(pts)),
                 Stamps::Decoded => Some(last.map_or(0, |last| last + 1)),
             };
             let Some(current) = current else { continue };
@@ -253,11 +254,18 @@ struct Group {
 
 fn reorder(source: &Source, index: &FrameIndex) -> usize {
     match (source.codec, index.stamps()) {
-        (Id::H264, Stamps::Packets) => index.reorder_depth().min(MAX_REORDER),
+        (Id::H264, Stamps::Packets | Stamps::Restored) => index.reorder_depth().min(MAX_REORDER),
         _ => 0,
     }
 }
 
-fn is_damaged(frame: &Video) -> bool {
+fn marks(index: &FrameIndex) -> Marks {
+    match index.stamps() {
+        Stamps::Packets | Stamps::Decoded => Marks::Own,
+        Stamps::Restored => Marks::Times(index.packet_times()),
+    }
+}
+
+pub(crate) fn is_damaged(frame: &Video) -> bool {
     frame.is_corrupt() || frame.has_decode_errors()
 }

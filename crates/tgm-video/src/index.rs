@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// Usually it comes from one scan over the packets, without decoding. Where packets do not carry true presentation times
 /// (AVI, MPEG program streams, raw streams, interlaced H.264, VP8 with its hidden frames) or not one packet makes one
-/// frame, the file is decoded once instead, and is always read from its beginning.
+/// frame, the file is decoded once instead. If it is an AVI file and each packet turned out to make one frame, packets are given
+/// the times of their frames from then on, and the file is read like any other; else it is always read from its beginning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrameIndex {
     entries: Vec<Entry>,
@@ -24,6 +25,9 @@ pub(crate) enum Stamps {
     Packets,
     /// A decoding pass: a frame is known by its ordinal number from the beginning.
     Decoded,
+    /// A decoding pass that told which packet each frame came from: packets, known by their decoding times, are given the time
+    /// stamps, and frames are known by them.
+    Restored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +124,13 @@ impl FrameIndex {
 
     pub(crate) fn stamps(&self) -> Stamps {
         self.stamps
+    }
+
+    /// Decoding and presentation time of every packet, in decoding order.
+    pub(crate) fn packet_times(&self) -> Vec<(i64, i64)> {
+        let mut times: Vec<(i64, i64)> = self.entries.iter().map(|entry| (entry.dts, entry.pts)).collect();
+        times.sort_unstable();
+        times
     }
 
     /// The frame with this time stamp.

@@ -3,8 +3,9 @@
 use video_rs::ffmpeg::codec::Id;
 use video_rs::ffmpeg::{Error, Packet, picture};
 
-use crate::bitstream::{Framing, LayeredPicture, Picture};
-use crate::decode::Decoding;
+use crate::bitstream::{Framing, LayeredPicture, Picture, mpeg4_interlaced, mpeg4_pictures};
+use crate::decode::{Decoding, Marks};
+use crate::fetch::is_damaged;
 use crate::ffi;
 use crate::index::{Entry, FrameIndex, Stamps};
 use crate::probe::Source;
@@ -13,11 +14,21 @@ use crate::{ReadOptions, VideoError};
 /// Indexes an open file and leaves it at an unknown position.
 pub(crate) fn scan(source: &mut Source, options: &ReadOptions) -> Result<FrameIndex, VideoError> {
     let packets = scan_packets(source, options)?;
-    let (entries, stamps) = match packet_entries(packets, source) {
-        Some(entries) => (entries, Stamps::Packets),
-        None => (scan_frames(source, options)?, Stamps::Decoded),
-    };
-    Ok(FrameIndex::new(entries, (source.time_base.0, source.time_base.1), stamps))
+    let time_base = (source.time_base.0, source.time_base.1);
+    if has_stamps(source)
+        && let Some(entries) = packet_entries(&packets, source.codec)
+    {
+        return Ok(FrameIndex::new(entries, time_base, Stamps::Packets));
+    }
+    let decoded = scan_frames(source, options)?;
+    if let Some(packets) = restored(packets, &decoded, source)
+        && let Some(entries) = packet_entries(&packets, source.codec)
+        && can_enter(&entries, &packets, source)
+    {
+        return Ok(FrameIndex::new(entries, time_base, Stamps::Restored));
+    }
+    source.check_deadline(options)?;
+    Ok(FrameIndex::new(frame_entries(&decoded.frames), time_base, Stamps::Decoded))
 }
 
 /// Containers that store a presentation time with every packet.
@@ -26,6 +37,7 @@ const STAMPED_CONTAINERS: [&str; 6] = ["mov", "matroska", "mpegts", "flv", "gif"
 struct ScannedPacket {
     pts: Option<i64>,
     dts: Option<i64>,
+    size: usize,
     key: bool,
     told: Told,
 }
@@ -35,6 +47,9 @@ struct ScannedPacket {
 struct Told {
     picture: Option<Picture>,
     layered: Option<LayeredPicture>,
+    /// MPEG-4: it has more or less than one picture, or the pictures may be fields. Those with B-frames FFmpeg decodes a little
+    /// differently by what came before.
+    irregular: bool,
 }
 
 fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<ScannedPacket>, VideoError> {
@@ -42,6 +57,7 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<Scanne
         Id::HEVC => Framing::of_hevc(&source.facts.extradata),
         _ => Framing::of_h264(&source.facts.extradata),
     };
+    let fields = source.codec == Id::MPEG4 && mpeg4_interlaced(&source.facts.extradata);
     let (mut shown, mut whole) = (Vec::new(), 0);
     let mut cut = false;
     loop {
@@ -66,17 +82,21 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<Scanne
                 max_frames: options.max_frames,
             });
         }
+        let data = packet.data().unwrap_or(&[]);
         let told = match source.codec {
-            Id::H264 => Told { picture: framing.picture(packet.data().unwrap_or(&[])), layered: None },
-            Id::HEVC => {
-                Told { layered: framing.layered_picture(packet.data().unwrap_or(&[])), picture: None }
-            }
+            Id::H264 => Told { picture: framing.picture(data), ..Told::default() },
+            Id::HEVC => Told { layered: framing.layered_picture(data), ..Told::default() },
+            Id::MPEG4 => Told {
+                irregular: fields || mpeg4_pictures(data) != 1 || mpeg4_interlaced(data),
+                ..Told::default()
+            },
             _ => Told::default(),
         };
         let intra = source.codec != Id::H264 || told.picture.is_some_and(|picture| picture.intra);
         shown.push(ScannedPacket {
             pts: packet.pts(),
             dts: packet.dts(),
+            size: packet.size(),
             key: packet.is_key() && intra,
             told,
         });
@@ -107,20 +127,25 @@ pub(crate) fn next_packet(source: &mut Source) -> Result<Option<Packet>, Error> 
     }
 }
 
-/// The frames in presentation order, or `None` when packets are not enough to tell.
-fn packet_entries(packets: Vec<ScannedPacket>, source: &Source) -> Option<Vec<Entry>> {
+/// Whether packets state when they are shown, each for one frame.
+fn has_stamps(source: &Source) -> bool {
     let stamped = source.probe.container.split(',').any(|name| STAMPED_CONTAINERS.contains(&name));
-    if !stamped || source.facts.interlaced || source.codec == Id::VP8 {
-        return None;
-    }
+    stamped && !source.facts.interlaced && source.codec != Id::VP8
+}
+
+/// The frames in presentation order, or `None` when the packets' times are not enough to tell.
+fn packet_entries(packets: &[ScannedPacket], codec: Id) -> Option<Vec<Entry>> {
     let mut latest = i64::MIN;
     let top_layer =
         packets.iter().filter_map(|packet| packet.told.layered).map(|picture| picture.layer).max();
     let mut entries = Vec::with_capacity(packets.len());
-    for (order, packet) in packets.into_iter().enumerate() {
+    for (order, packet) in packets.iter().enumerate() {
         let pts = packet.pts?;
-        let Told { picture, layered } = packet.told;
-        let spare = match source.codec {
+        let Told { picture, layered, irregular } = packet.told;
+        if irregular {
+            return None;
+        }
+        let spare = match codec {
             Id::H264 => picture.is_some_and(|picture| !picture.reference),
             Id::HEVC => layered.is_some_and(|picture| !picture.reference && Some(picture.layer) == top_layer),
             // Only B-frames are shown before what was decoded before them, and here they are never referred to.
@@ -131,7 +156,7 @@ fn packet_entries(packets: Vec<ScannedPacket>, source: &Source) -> Option<Vec<En
             pts,
             dts: packet.dts.unwrap_or(pts),
             order: order as u32,
-            entry_point: packet.key && has_entry_points(source.codec),
+            entry_point: packet.key && has_entry_points(codec),
             // Of the codecs that export motion only H.264, told above, predicts from frames shown out of order.
             reference: picture.map_or(pts > latest, |picture| picture.reference),
             spare,
@@ -152,12 +177,28 @@ fn has_entry_points(codec: Id) -> bool {
     )
 }
 
-/// Indexes the file by decoding it.
-fn scan_frames(source: &mut Source, options: &ReadOptions) -> Result<Vec<Entry>, VideoError> {
+/// What decoding a file once told.
+struct Decoded {
+    frames: Vec<DecodedFrame>,
+    /// Packets that were read for them.
+    packets: usize,
+    /// Whether every one of them decoded, without damage, as a whole picture.
+    sound: bool,
+}
+
+struct DecodedFrame {
+    pts: i64,
+    kind: picture::Type,
+    /// Number of the packet that it came from, from one on.
+    packet: i64,
+}
+
+/// Decodes the whole file.
+fn scan_frames(source: &mut Source, options: &ReadOptions) -> Result<Decoded, VideoError> {
     source.reopen(options)?;
-    let mut decoding = Decoding::open(source, options, 0)?;
-    let mut stamps = Vec::new();
-    let mut references = Vec::new();
+    let mut decoding = Decoding::open(source, options, 0, Marks::Numbers)?;
+    let (mut stamps, mut facts) = (Vec::new(), Vec::new());
+    let mut sound = true;
     while let Some(frame) = decoding.next_frame(source, None) {
         if stamps.len() == options.max_frames {
             return Err(VideoError::TooManyFrames {
@@ -165,8 +206,9 @@ fn scan_frames(source: &mut Source, options: &ReadOptions) -> Result<Vec<Entry>,
                 max_frames: options.max_frames,
             });
         }
+        sound &= !is_damaged(&frame) && !frame.is_interlaced();
         stamps.push(frame.timestamp());
-        references.push(frame.kind() != picture::Type::B);
+        facts.push((frame.kind(), frame.packet().duration));
     }
     source.check_deadline(options)?;
     if stamps.is_empty() {
@@ -176,17 +218,63 @@ fn scan_frames(source: &mut Source, options: &ReadOptions) -> Result<Vec<Entry>,
         fps if fps > 0.0 => (1.0 / fps / f64::from(source.time_base)).round().max(1.0) as i64,
         _ => 1,
     };
-    let stamps = fill_stamps(&stamps, interval);
-    let entries = stamps.into_iter().zip(decoding_orders(&references)).zip(&references).enumerate();
-    let entries = entries.map(|(number, ((pts, order), &reference))| Entry {
-        pts,
-        dts: pts,
+    let stamps = fill_stamps(&stamps, interval).into_iter().zip(facts);
+    let frames = stamps.map(|(pts, (kind, packet))| DecodedFrame { pts, kind, packet }).collect();
+    Ok(Decoded { frames, packets: decoding.packets(), sound: sound && decoding.errors() == 0 })
+}
+
+/// The packets of an AVI file with the times of the frames that they became, if each became one frame.
+///
+/// An AVI file counts its packets, and the count, which is the decoding time, is the same wherever reading began.
+fn restored(
+    mut packets: Vec<ScannedPacket>,
+    decoded: &Decoded,
+    source: &Source,
+) -> Option<Vec<ScannedPacket>> {
+    let counted = source.probe.container == "avi" && has_entry_points(source.codec);
+    let count = packets.len();
+    let one_each = decoded.sound && [decoded.packets, decoded.frames.len()] == [count; 2];
+    let in_order = packets.windows(2).all(|pair| pair[0].dts < pair[1].dts) && packets[0].dts.is_some();
+    if !(counted && one_each && in_order) || source.facts.interlaced {
+        return None;
+    }
+    packets.iter_mut().for_each(|packet| packet.pts = None);
+    for frame in &decoded.frames {
+        let packet = packets.get_mut(usize::try_from(frame.packet).ok()?.checked_sub(1)?)?;
+        if packet.pts.replace(frame.pts).is_some() {
+            return None;
+        }
+        packet.key &= frame.kind == picture::Type::I;
+    }
+    Some(packets)
+}
+
+/// Entry points that are tried.
+const TRIED: usize = 8;
+
+/// Whether the demuxer finds entry points, and knows the packets there for what they are.
+fn can_enter(entries: &[Entry], packets: &[ScannedPacket], source: &mut Source) -> bool {
+    let points: Vec<&Entry> = entries.iter().filter(|entry| entry.entry_point).collect();
+    points.iter().rev().step_by(points.len().div_ceil(TRIED).max(1)).all(|point| {
+        let expected = &packets[point.order as usize];
+        let moved = ffi::seek_backward(&mut source.input, source.stream, point.dts).is_ok();
+        let found = if moved { next_packet(source).ok().flatten() } else { None };
+        found.is_some_and(|packet| packet.dts() == expected.dts && packet.size() == expected.size)
+    })
+}
+
+/// The frames of a file that is always decoded from its beginning.
+fn frame_entries(frames: &[DecodedFrame]) -> Vec<Entry> {
+    let references: Vec<bool> = frames.iter().map(|frame| frame.kind != picture::Type::B).collect();
+    let entry = |(number, (frame, order)): (usize, (&DecodedFrame, u32))| Entry {
+        pts: frame.pts,
+        dts: frame.pts,
         order,
         entry_point: number == 0,
-        reference,
+        reference: references[number],
         spare: false,
-    });
-    Ok(entries.collect())
+    };
+    frames.iter().zip(decoding_orders(&references)).enumerate().map(entry).collect()
 }
 
 /// Gives frames without time stamp, or with one that does not increase, one `interval` after the frame before; those before the

@@ -128,6 +128,15 @@ fn other_codecs_and_containers() {
     let cases: &[(&str, &[&str])] = &[
         ("mpeg4.avi", &["-c:v", "mpeg4", "-bf", "2", "-g", "12"]),
         ("xvid-like.avi", &["-c:v", "mpeg4", "-bf", "0", "-g", "12", "-vtag", "XVID"]),
+        (
+            "mpeg4-sound.avi",
+            &["-f", "lavfi", "-i", "sine=duration=3", "-c:v", "mpeg4", "-bf", "2", "-g", "9"],
+        ),
+        ("h264.avi", &["-c:v", "libx264", "-bf", "3", "-g", "9"]),
+        ("h264-sound.avi", &["-f", "lavfi", "-i", "sine=duration=3", "-c:v", "libx264", "-g", "250"]),
+        ("intra.avi", &["-c:v", "mjpeg", "-q:v", "3"]),
+        ("mpeg2.avi", &["-c:v", "mpeg2video", "-bf", "2", "-g", "12"]),
+        ("divx3.avi", &["-c:v", "msmpeg4v3", "-g", "12"]),
         ("mpeg4.mp4", &["-c:v", "mpeg4", "-bf", "2", "-g", "12", "-flags", "+qpel"]),
         ("mpeg1.mpg", &["-c:v", "mpeg1video", "-bf", "2", "-g", "12"]),
         ("mpeg2.ts", &["-c:v", "mpeg2video", "-bf", "2", "-g", "12"]),
@@ -206,6 +215,55 @@ fn other_codecs_and_containers() {
         assert_eq!(frames.len(), 60, "{name}");
         assert!(frames.windows(2).all(|pair| pair[0].pts < pair[1].pts), "{name}");
         assert_bytes_are_ffmpegs(&path, &frames);
+    }
+}
+
+/// AVI files do not say when their frames are shown; once that is known, they are read from key frames like others.
+#[test]
+fn avi_files_are_entered_at_their_key_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), &x264("", 250, 0));
+    // With the least number of places where decoding can begin.
+    let cases: [(&str, &[&str], usize); 6] = [
+        ("mpeg4.avi", &["-c:v", "mpeg4", "-bf", "2", "-g", "12"], 5),
+        ("xvid.avi", &["-c:v", "mpeg4", "-bf", "0", "-g", "12", "-vtag", "XVID"], 5),
+        ("h264.avi", &["-c:v", "libx264", "-bf", "2", "-g", "12", "-sc_threshold", "0"], 5),
+        ("h264-one.avi", &["-c:v", "libx264"], 1),
+        ("intra.avi", &["-c:v", "mjpeg"], 60),
+        ("fields.avi", &["-c:v", "mpeg4", "-flags", "+ildct+ilme", "-top", "1", "-g", "12"], 1),
+    ];
+    for (name, codec, keys) in cases {
+        let path = folder.path().join(name);
+        let arguments = [&["-y", "-i", text(&source)], codec, &["-threads", "1", text(&path)]].concat();
+        if run("ffmpeg", &arguments).is_none() {
+            continue;
+        }
+        let frames = assert_random_access_is_exact(&path);
+        assert_bytes_are_ffmpegs(&path, &frames);
+        let reader = VideoReader::open(&path, &ReadOptions::default()).unwrap();
+        let found = (0..60).filter(|frame| reader.index().is_key(*frame)).count();
+        assert!(found >= keys, "{name}: {found}");
+        assert_times_are_ffprobes(&path, reader.index());
+        let stored = tgm_video::FrameIndex::from_bytes(&reader.index().to_bytes()).unwrap();
+        assert_eq!(&stored, reader.index(), "{name}");
+    }
+}
+
+/// With fields and B-frames, FFmpeg's MPEG-4 decoder gives a little else after a seek, and even with another number of threads.
+#[test]
+fn mpeg4_in_fields_is_read_from_the_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), &x264("", 250, 0));
+    for name in ["fields.avi", "fields.mp4", "fields.mkv"] {
+        let path = folder.path().join(name);
+        let codec = ["-c:v", "mpeg4", "-flags", "+ildct+ilme", "-top", "1", "-bf", "2", "-g", "12"];
+        let arguments = [&["-y", "-i", text(&source)], &codec[..], &["-threads", "1", text(&path)]].concat();
+        if run("ffmpeg", &arguments).is_none() {
+            continue;
+        }
+        assert_random_access_is_exact(&path);
+        let reader = VideoReader::open(&path, &ReadOptions::default()).unwrap();
+        assert_eq!((0..60).filter(|frame| reader.index().is_key(*frame)).count(), 1, "{name}");
     }
 }
 
