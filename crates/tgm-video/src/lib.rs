@@ -10,7 +10,8 @@
 //! **Frames are identified by time stamp.** Opening a file scans its packets once for the presentation time of every
 //! frame; a frame is whatever decodes to that time, so random access returns byte for byte what decoding in order would,
 //! with B-frames, open groups of pictures, variable frame rates and edit lists alike. Where a container's time stamps
-//! cannot be trusted the file is decoded from its beginning instead: exactness comes before speed.
+//! cannot be trusted the file is decoded once, which shows what AVI packets become, or always from its beginning: exactness
+//! comes before speed.
 //!
 //! **Only what a clip needs is done.** Frames with gaps between them are decoded without the pictures in between that nothing
 //! refers to, and [`VideoReader::read_views`] converts only what a view shows; the bytes are the same.
