@@ -11,8 +11,9 @@ const SUMS: usize = 24;
 const LANES: usize = 16;
 /// Multiply-adds of every sum in one trial: half a millisecond.
 const ROUNDS: usize = 200_000;
-/// The fastest of so many trials counts: whatever else the machine does only takes from it.
-const TRIALS: usize = 10;
+/// The fastest of so many trials counts: whatever else the machine does only takes from it. They go on for some hundredths of a second, because
+/// a few milliseconds may all fall into a slow moment: work has then come out above the peak.
+const TRIALS: usize = 60;
 
 /// Floating-point operations per second (a multiply-add counts as two) of all threads of the current pool together, with
 /// operands that stay in registers, in the arithmetic of products of this precision. Takes some hundredths of a second.

@@ -172,7 +172,8 @@ impl Trainer {
              data      {} clips\n\
              batch     {} = {} micro-batches of {}\n\
              schedule  {} steps ({:.1} epochs), warm-up {}, lr {:.2e} (= base {:.2e} × {} / 256)\n\
-             memory    about {:.0} MiB: {:.0} for parameters and their state, {:.0} for activations in {}{}\n\
+             memory    about {:.0} MiB: {:.0} for parameters and their state, {:.0} for activations in {}{}; \
+             videos kept decoded take up to {} more\n\
              machine   {:.0} GFLOP/s in multiply-adds\n\
              run       {}, from step {}",
             self.params.count() as f64 / 1e6,
@@ -194,6 +195,7 @@ impl Trainer {
             mib(memory.activations),
             compute.precision.or_f32(),
             if config.train.recompute { ", recomputed" } else { "" },
+            config.loader.cache_mb,
             self.peak_flops / 1e9,
             self.run.path().display(),
             self.position.step,
