@@ -37,7 +37,7 @@
 //! let mut loader = TrainLoader::new(&train, &clips, &LoaderConfig::default(), 4, Streams::new(17), 0)?;
 //! let batch = loader.next_batch()?;
 //! assert_eq!(batch.samples.len(), 4);
-//! assert_eq!(batch.samples[0].tubelets.len(), (8 * 8 * 8) * (2 * 8 * 8 * 3));
+//! assert_eq!(batch.samples[0].tubelets()?.len(), (8 * 8 * 8) * (2 * 8 * 8 * 3));
 //! # Ok(())
 //! # }
 //! ```

@@ -107,9 +107,9 @@ fn flush(
 /// [`Error::Empty`] without clips, [`Error::Model`] when they differ in size.
 pub fn stack(clips: &[&Sample]) -> Result<Tensor> {
     let first = clips.first().ok_or(Error::Empty { what: "clips", missing: "rows" })?;
-    let (tokens, values) = (first.grid.len(), first.tubelets.len());
+    let (tokens, values) = (first.grid.len(), first.values());
     let mut all = Vec::with_capacity(clips.len() * values);
-    clips.iter().for_each(|clip| all.extend_from_slice(&clip.tubelets));
+    clips.iter().try_for_each(|clip| clip.tubelets_into(&mut all))?;
     Ok(Tensor::from_vec(all, (clips.len(), tokens, values / tokens), &Device::Cpu)?)
 }
 

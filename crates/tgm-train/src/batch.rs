@@ -74,7 +74,8 @@ impl GlobalBatch {
     ) -> Result<()> {
         let masks = guide.masks(samples)?;
         let texts = if with_texts { Some(guide.embed(samples)?) } else { None };
-        let tubelets: Vec<f32> = samples.iter().flat_map(|s| s.tubelets.iter().copied()).collect();
+        let mut tubelets = Vec::with_capacity(samples.iter().map(Sample::values).sum());
+        samples.iter().try_for_each(|sample| sample.tubelets_into(&mut tubelets))?;
         let shape = (samples.len(), model.tokens(), model.tubelet_len());
         self.micro.push(MicroBatch {
             tubelets: Tensor::from_vec(tubelets, shape, device)?,

@@ -33,8 +33,8 @@ pub fn write(
     clip: &ClipConfig,
     normalized: bool,
 ) -> Result<()> {
-    let len = sample.tubelets.len() / sample.grid.len();
-    let original = pixels(&sample.tubelets, &clip.normalization);
+    let len = sample.values() / sample.grid.len();
+    let original = pixels(&sample.tubelets()?, &clip.normalization);
     let mut hidden = original.clone();
     let mut reconstructed = original.clone();
     for (&token, prediction) in mask.masked().iter().zip(prediction) {
@@ -82,8 +82,8 @@ pub fn reconstruction(
     clip: &ClipConfig,
     statistics: Option<Statistics>,
 ) -> Result<Clip> {
-    let len = sample.tubelets.len() / sample.grid.len();
-    let original = pixels(&sample.tubelets, &clip.normalization);
+    let len = sample.values() / sample.grid.len();
+    let original = pixels(&sample.tubelets()?, &clip.normalization);
     let mut reconstructed = original.clone();
     for (&token, prediction) in mask.masked().iter().zip(prediction) {
         let own = token as usize * len..(token as usize + 1) * len;

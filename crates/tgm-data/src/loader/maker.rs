@@ -6,7 +6,7 @@ use rand::RngExt;
 use tgm_masking::{Grid, MotionField};
 use tgm_random::Streams;
 use tgm_video::{
-    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, VideoFile, View, block_motion, motion_grid, patchify,
+    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, VideoFile, View, block_motion, motion_grid,
 };
 
 use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
@@ -121,7 +121,7 @@ impl Maker {
         let Cut { mut clips, frames, views } = cut;
         let whole = if self.config.whole_frames { clips.pop() } else { None };
         let sample = |(clip, view): (Clip, &View)| {
-            let tubelets = patchify(&clip, self.config.tubelet, &self.config.normalization)?;
+            self.config.tubelet.grid(&clip)?;
             let motion = self.motion(&frames, view, &clip, file)?;
             Ok(Sample {
                 row: row.index() as u32,
@@ -136,7 +136,8 @@ impl Maker {
                 clip,
                 whole: whole.clone(),
                 grid: self.grid,
-                tubelets,
+                tubelet: self.config.tubelet,
+                normalization: self.config.normalization,
                 motion,
                 caption: row.captions().next().map(str::to_owned),
                 label: row.label(),

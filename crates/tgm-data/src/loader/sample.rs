@@ -1,7 +1,7 @@
 //! What the loader yields.
 
 use tgm_masking::{Grid, MotionField};
-use tgm_video::{Clip, CropBox};
+use tgm_video::{Clip, CropBox, Normalization, TubeletShape, VideoError, patchify, patchify_into};
 
 /// One clip with everything that belongs to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,14 +30,41 @@ pub struct Sample {
     pub whole: Option<Clip>,
     /// The tubelets' grid.
     pub grid: Grid,
-    /// The same pixels normalised, `[N, t*p*p*3]`, a tubelet laid out `[t, y, x, c]`.
-    pub tubelets: Vec<f32>,
+    /// The size of a tubelet.
+    pub tubelet: TubeletShape,
+    /// What the pixels become for the model.
+    pub normalization: Normalization,
     /// How the content of each tubelet moves, if that is wanted.
     pub motion: Option<MotionField>,
     /// One of the row's captions: in training drawn anew for each clip, in evaluation the first.
     pub caption: Option<String>,
     /// The class index.
     pub label: Option<u32>,
+}
+
+impl Sample {
+    /// The pixels normalised, `[N, t*p*p*3]`, a tubelet laid out `[t, y, x, c]`.
+    ///
+    /// They are made from the clip each time: four times its size, they are best made where they are wanted.
+    ///
+    /// # Errors
+    /// [`VideoError::Invalid`] when the tubelets do not tile the clip, which those of a loader do.
+    pub fn tubelets(&self) -> Result<Vec<f32>, VideoError> {
+        patchify(&self.clip, self.tubelet, &self.normalization)
+    }
+
+    /// As [`Self::tubelets`], behind what is there already.
+    ///
+    /// # Errors
+    /// As [`Self::tubelets`].
+    pub fn tubelets_into(&self, tubelets: &mut Vec<f32>) -> Result<(), VideoError> {
+        patchify_into(&self.clip, self.tubelet, &self.normalization, tubelets)
+    }
+
+    /// How many values the tubelets have.
+    pub fn values(&self) -> usize {
+        self.clip.data().len()
+    }
 }
 
 /// A training batch.

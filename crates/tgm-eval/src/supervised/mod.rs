@@ -226,7 +226,7 @@ impl Learner {
                 let clip = augment.apply(&sample.clip, &mut stream("rand-augment"))?;
                 patchify(&clip, geometry.tubelet, normalization)?
             }
-            None => sample.tubelets.clone(),
+            None => sample.tubelets()?,
         };
         geometry.erase(&mut tubelets, self.settings.erase, &mut stream("erase"));
         Ok(tubelets)

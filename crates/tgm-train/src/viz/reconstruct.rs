@@ -59,7 +59,7 @@ impl Model {
     /// The reconstruction of one masked clip, in every way that the model's target asks for.
     pub(super) fn panels(&self, sample: &Sample, mask: &Mask, masking: &Masking) -> Result<Vec<Panel>> {
         let (tokens, len) = (self.config.tokens(), self.config.tubelet_len());
-        let tubelets = Tensor::from_slice(&sample.tubelets, (1, tokens, len), &Device::Cpu)?;
+        let tubelets = Tensor::from_vec(sample.tubelets()?, (1, tokens, len), &Device::Cpu)?;
         let split = TokenSplit::from_masks(std::slice::from_ref(mask), &Device::Cpu)?;
         let prediction = self.mae.forward(&tubelets, &split)?.prediction.squeeze(0)?.to_vec2::<f32>()?;
         let panel = |name: &str, note: &str, statistics| -> Result<Panel> {
