@@ -85,6 +85,31 @@ impl RunDir {
     /// # Errors
     /// When another process has it, or nothing can be written there.
     pub fn lock(&self) -> Result<RunLock> {
+        match self.lock_unless_taken()? {
+            Ok(lock) => Ok(lock),
+            Err(holder) => bail!(
+                "{}: another tgm ({holder}) is training into this folder; wait for it, stop it, or choose another \
+                 folder with --out",
+                self.path.display()
+            ),
+        }
+    }
+
+    /// Takes a folder, made if it is not there, for a run that may have been begun; `None` when another process has it.
+    ///
+    /// # Errors
+    /// When nothing can be written there.
+    pub fn claim(path: &Path) -> Result<Option<(Self, RunLock)>> {
+        let run = Self::at(path);
+        for folder in [run.checkpoints(), run.pictures()] {
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        }
+        Ok(run.lock_unless_taken()?.ok().map(|lock| (run, lock)))
+    }
+
+    /// The lock, or who has it.
+    fn lock_unless_taken(&self) -> Result<Result<RunLock, String>> {
         let path = self.path.join("lock");
         let mut file = OpenOptions::new()
             .create(true)
@@ -99,23 +124,19 @@ impl RunDir {
                 file.set_len(0)
                     .and_then(|()| file.write_all(holder.as_bytes()))
                     .with_context(|| format!("cannot write {}", path.display()))?;
-                Ok(RunLock { _file: Some(file) })
+                Ok(Ok(RunLock { _file: Some(file) }))
             }
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                bail!(
-                    "{}: another tgm ({holder}) is training into this folder; wait for it, stop it, or choose another \
-                     folder with --out",
-                    self.path.display()
-                );
+                Ok(Err(holder))
             }
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(
                     "{}: this file system has no locks ({error}); see to it yourself that only one run writes here",
                     self.path.display()
                 );
-                Ok(RunLock { _file: None })
+                Ok(Ok(RunLock { _file: None }))
             }
         }
     }

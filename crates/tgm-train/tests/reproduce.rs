@@ -54,11 +54,30 @@ fn a_table_has_a_line_per_arm_beside_its_baselines_and_finished_runs_stay() {
 }
 
 #[test]
+fn two_processes_share_the_runs_of_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("shared");
+    let both = std::thread::scope(|scope| {
+        let start = || ok(&arguments(&out, &["--seeds", "2"]));
+        let threads = [scope.spawn(start), scope.spawn(start)];
+        threads.map(|thread| thread.join().unwrap())
+    });
+    // Who ends last has found everything.
+    let rows = tables(&out)[0]["rows"].as_array().unwrap().clone();
+    let lines: Vec<usize> = rows[2..].iter().map(|row| row["seeds"].as_array().unwrap().len()).collect();
+    let missing = both.iter().filter(|printed| printed.contains("another process is making")).count();
+    assert!(lines.iter().all(|&seeds| (1..=2).contains(&seeds)) && missing < 2, "{lines:?} {missing}");
+    ok(&arguments(&out, &["--seeds", "2"]));
+    let rows = tables(&out)[0]["rows"].as_array().unwrap().clone();
+    assert!(rows[2..].iter().all(|row| row["seeds"] == serde_json::json!([0, 1])), "{rows:?}");
+}
+
+#[test]
 fn a_budget_that_is_spent_leaves_seeds_out_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("hasty");
     let printed = ok(&arguments(&out, &["--seeds", "50", "--budget", "12s"]));
-    assert!(printed.contains("The budget left out"), "{printed}");
+    assert!(printed.contains("for which the budget was too short"), "{printed}");
     let seeds = tables(&out)[0]["rows"][2]["seeds"].as_array().unwrap().len();
     assert!(seeds < 50, "{seeds}");
 }

@@ -2,7 +2,8 @@
 //!
 //! Every run is an ordinary pretraining run of the configuration `reproduce` in a folder of its own, with a file of what came
 //! out of it; a run that was interrupted goes on, one that is finished is not repeated. Seeds are the outer loop: when time runs
-//! out, every line of a table has the same seeds or one less.
+//! out, every line of a table has the same seeds or one less. Several processes may work on one folder: each takes runs that no
+//! other has.
 //!
 //! | file below `--out` | content |
 //! |---|---|
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 pub use arm::{Arm, Clips, Scene, World};
 pub use plan::{Plan, duration};
@@ -113,6 +114,8 @@ fn settle(order: &Order, arms: usize, stop: &Stop) -> Result<Plan> {
     let arm = Arm::new(world, "trial", "{ kind = 'random', ratio = 0.75 }", false);
     let begun = Instant::now();
     let result = bench(&order.out, &trial, stop.clone()).run(&arm, 0)?;
+    let result =
+        result.context("another process is measuring how long a step takes; start this one again later")?;
     // Probes and rendering are in it, too: a cautious figure.
     let per_step = begun.elapsed().as_secs_f64() / (2 * result.steps) as f64;
     let steps = plan::steps_within(budget, arms, per_step, order.plan.steps);
@@ -123,7 +126,7 @@ fn settle(order: &Order, arms: usize, stop: &Stop) -> Result<Plan> {
     Plan { steps, ..order.plan.clone() }.claim(&order.out)
 }
 
-/// Runs what is not finished; gives the number of runs that the budget left out.
+/// Runs what is not finished and what no other process is at; gives the number of runs that are still missing.
 fn work(order: &Order, bench: &Bench, arms: &[Arm], begun: Instant) -> Result<usize> {
     let all = (0..order.seeds).flat_map(|seed| arms.iter().map(move |arm| (arm, seed)));
     let todo: Vec<(&Arm, u64)> = all.filter(|(arm, seed)| bench.finished(arm, *seed).is_none()).collect();
@@ -131,14 +134,16 @@ fn work(order: &Order, bench: &Bench, arms: &[Arm], begun: Instant) -> Result<us
     for (at, &(arm, seed)) in todo.iter().enumerate() {
         let left = order.budget.map(|budget| budget.saturating_sub(begun.elapsed()));
         if left.is_some_and(|left| left <= longest) {
-            return Ok(todo.len() - at);
+            break;
         }
         say(&format!("run {} of {}: {}", at + 1, todo.len(), arm.folder(seed)));
         let started = Instant::now();
-        bench.run(arm, seed)?;
+        if bench.run(arm, seed)?.is_none() {
+            say("          another process is at it");
+        }
         longest = longest.max(started.elapsed());
     }
-    Ok(0)
+    Ok(todo.iter().filter(|(arm, seed)| bench.finished(arm, *seed).is_none()).count())
 }
 
 /// The baselines of every world that has been rendered.
@@ -159,7 +164,8 @@ fn describe(plan: &Plan, seeds: u64, arms: usize, unfinished: usize) -> String {
     let missing = match unfinished {
         0 => String::new(),
         n => format!(
-            " The budget left out {n} of {} runs: some lines have fewer seeds; the same command goes on.",
+            " Missing are {n} of {} runs, for which the budget was too short or which another process is making: some lines have fewer \
+             seeds; the same command goes on.",
             seeds * arms as u64
         ),
     };

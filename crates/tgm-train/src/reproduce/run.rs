@@ -1,5 +1,6 @@
 //! One arm with one seed: an ordinary run, its probes, and a file with what came out.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -75,21 +76,18 @@ impl Bench {
         serde_json::from_str(&text).ok()
     }
 
-    /// Trains and probes, or goes on where that was interrupted.
+    /// Trains and probes, or goes on where that was interrupted; `None` when another process is at it.
     ///
     /// # Errors
     /// When a signal asks to stop, and for whatever makes a run fail.
-    pub fn run(&self, arm: &Arm, seed: u64) -> Result<RunResult> {
+    pub fn run(&self, arm: &Arm, seed: u64) -> Result<Option<RunResult>> {
         let begun = Instant::now();
         let folder = self.folder(arm, seed);
+        let Some((run, lock)) = RunDir::claim(&folder)? else { return Ok(None) };
+        if let Some(result) = self.finished(arm, seed) {
+            return Ok(Some(result));
+        }
         let config = self.config(arm, seed)?;
-        let (run, lock) = match RunDir::open(&folder) {
-            Ok(run) => {
-                let lock = run.lock()?;
-                (run, lock)
-            }
-            Err(_) => RunDir::create(&folder)?,
-        };
         write_atomically(&run.config_file(), config.to_toml()?.as_bytes())?;
         let start = Start::Resume { allow_changes: false };
         let mut trainer = Trainer::new(config.clone(), run, start)?.stopped_by(self.stop.clone());
@@ -112,7 +110,7 @@ impl Bench {
             probes,
         };
         write_atomically(&folder.join(RESULT), (serde_json::to_string(&result)? + "\n").as_bytes())?;
-        Ok(result)
+        Ok(Some(result))
     }
 
     /// The configuration of a run, with its world rendered and its score maps made.
@@ -122,6 +120,12 @@ impl Bench {
         let settings = [&length[..], &self.settings, &arm.settings].concat();
         let mut config = config::load("reproduce", &settings)?;
         let folder = self.out.join("worlds").join(arm.world.folder());
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        // Whoever comes first renders and scores; others wait.
+        let door = self.out.join("worlds").join("lock");
+        let door = File::create(&door).with_context(|| format!("cannot write {}", door.display()))?;
+        door.lock().context("cannot wait for another process that renders a world")?;
         let manifest = demo::render(&folder, &arm.world.config(self.clips))?;
         config.data.manifest = Some(with_captions(manifest, arm.world)?);
         config.seed = seed;
