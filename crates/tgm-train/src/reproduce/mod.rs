@@ -21,6 +21,7 @@ mod tables;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,9 @@ pub struct Reproduction {
 pub fn reproduce(order: Order, stop: Stop) -> Result<Reproduction> {
     let begun = Instant::now();
     let arms = arms(&order.tables);
+    let door = door(&order.out)?;
     let plan = settle(&order, arms.len(), &stop)?;
+    drop(door);
     let bench = bench(&order.out, &plan, stop);
     let unfinished = work(&order, &bench, &arms, begun)?;
 
@@ -84,10 +87,25 @@ pub fn reproduce(order: Order, stop: Stop) -> Result<Reproduction> {
     let how = describe(&plan, order.seeds, arms.len(), unfinished);
     let markdown = write::markdown(&summaries, &how);
     let page = order.out.join("tables.html");
+    let _door = self::door(&order.out)?;
     write_atomically(&order.out.join("tables.md"), markdown.as_bytes())?;
     write_atomically(&order.out.join("tables.json"), serde_json::to_string_pretty(&summaries)?.as_bytes())?;
     write_atomically(&page, write::page(&summaries, &how).as_bytes())?;
     Ok(Reproduction { summaries, how, markdown, page })
+}
+
+/// Waits until no other process writes what the processes of a folder share; the next one waits until this is dropped.
+fn door(folder: &Path) -> Result<File> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.lock() {
+        // Without locks, whoever starts several processes sees to it.
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
+        locked => locked.with_context(|| format!("cannot lock {}", path.display()))?,
+    }
+    Ok(file)
 }
 
 /// The arms of some tables, each once.

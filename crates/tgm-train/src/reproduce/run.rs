@@ -1,6 +1,5 @@
 //! One arm with one seed: an ordinary run, its probes, and a file with what came out.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -120,12 +119,8 @@ impl Bench {
         let settings = [&length[..], &self.settings, &arm.settings].concat();
         let mut config = config::load("reproduce", &settings)?;
         let folder = self.out.join("worlds").join(arm.world.folder());
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         // Whoever comes first renders and scores; others wait.
-        let door = self.out.join("worlds").join("lock");
-        let door = File::create(&door).with_context(|| format!("cannot write {}", door.display()))?;
-        door.lock().context("cannot wait for another process that renders a world")?;
+        let _door = super::door(&self.out.join("worlds"))?;
         let manifest = demo::render(&folder, &arm.world.config(self.clips))?;
         config.data.manifest = Some(with_captions(manifest, arm.world)?);
         config.seed = seed;
