@@ -18,8 +18,9 @@ use tgm_train::localise::{Tubelets, mean, share_masked};
 use tgm_train::score_cache::{CachedScores, Rules, fill};
 use tgm_video::Crop;
 
+/// The demo on the grid that its CLIP has itself: a coarser one is averaged from the cache's maps, and interpolated from CLIP's.
 fn demo() -> Config {
-    config::load("demo", &[]).unwrap()
+    config::load("demo", &["clip.tubelet.patch=8".to_owned()]).unwrap()
 }
 
 fn all_rows() -> Subset {
