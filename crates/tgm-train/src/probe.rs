@@ -13,7 +13,7 @@ use tgm_mae::{Encoder, MaeConfig};
 use tgm_random::Streams;
 
 use crate::config::{Config, ConfigError};
-use crate::evaluation::data::{LABEL, Task};
+use crate::evaluation::data::Task;
 use crate::model_io::{ONE_VIEW, random_encoder};
 use crate::progress::Progress;
 use crate::run_data::subset;
@@ -104,8 +104,7 @@ impl ProbeFeatures {
     /// # Errors
     /// When a clip has none.
     pub fn for_task(&self, task: &Task) -> Result<Self> {
-        let part = |features: &Features| features.relabelled(task.classes.len(), |id| task.label(id));
-        Ok(Self { train: part(&self.train)?, test: part(&self.test)? })
+        Ok(Self { train: task.relabel(&self.train)?, test: task.relabel(&self.test)? })
     }
 
     /// Runs a protocol.
@@ -217,7 +216,7 @@ pub fn compare(clips: &LabelledClips, trained: &Encoder, random: &Encoder, seed:
             [("kNN", knn_protocol(trained.train_clips())), ("linear probe", linear_protocol(&trained))];
         for (name, protocol) in protocols {
             let (ours, theirs) = (trained.evaluate(&protocol, seed)?, random.evaluate(&protocol, seed)?);
-            let what = if task.name == LABEL { String::new() } else { format!(" ({})", task.name) };
+            let what = task.distinction().map_or(String::new(), |name| format!(" ({name})"));
             rows.push(Row {
                 name: format!("{name} top-1{what}"),
                 result: ours.top1.mean,

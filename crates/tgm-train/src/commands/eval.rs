@@ -344,7 +344,7 @@ fn retrieve(args: &Args, checkpoint: &Checkpoint, data: &EvalData) -> Result<[re
 fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, protocol: ProtocolName) -> Result<()> {
     let Some(folder) = &args.out else { return Ok(()) };
     std::fs::create_dir_all(folder)?;
-    let task = if outcome.task.name == LABEL { String::new() } else { format!("-{}", outcome.task.name) };
+    let task = outcome.task.distinction().map_or(String::new(), |name| format!("-{name}"));
     let end = data.suffix.clone() + &task;
     let (table, html) =
         (folder.join(format!("predictions{end}.csv")), folder.join(format!("page{end}.html")));

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use tgm_data::dataset::{Check, Dataset, Flip, Layout};
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset, TestViews};
 use tgm_data::manifest::{Manifest, Row};
+use tgm_eval::Features;
 use tgm_eval::pass::{Encoded, clip_id, encode_labelled};
 use tgm_mae::Encoder;
 
@@ -52,6 +53,19 @@ impl Task {
     /// The class of a clip, by its identity.
     pub fn label(&self, id: &str) -> Option<u32> {
         self.labels.get(id).copied()
+    }
+
+    /// What is added to names of results to tell tasks apart: for the column `label` nothing.
+    pub fn distinction(&self) -> Option<&str> {
+        (self.name != LABEL).then_some(self.name.as_str())
+    }
+
+    /// The same features with the labels of this task.
+    ///
+    /// # Errors
+    /// When a clip has none.
+    pub fn relabel(&self, features: &Features) -> Result<Features> {
+        Ok(features.relabelled(self.classes.len(), |id| self.label(id))?)
     }
 }
 

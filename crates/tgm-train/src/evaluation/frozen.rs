@@ -64,7 +64,7 @@ pub fn evaluate(
         .iter()
         .map(|task| {
             let one = |index: usize| -> Result<Evaluation> {
-                let [train_set, test_set] = [&train, &test].map(|part| for_task(&part.features[index], task));
+                let [train_set, test_set] = [&train, &test].map(|part| task.relabel(&part.features[index]));
                 let (train_set, test_set) = (train_set?, test_set?);
                 fitted(&protocol(&train_set), [&train_set, &test_set], &test, task, &streams)
             };
@@ -84,12 +84,8 @@ pub fn evaluate(
 /// When labels do not fit.
 pub fn motion_baseline([train, test]: [&Encoded; 2], task: &Task, streams: &Streams) -> Result<Evaluation> {
     let protocol = Protocol::Knn(knn::Settings { k: 5, vote: knn::Vote::Uniform });
-    let sets = [for_task(&train.motion, task)?, for_task(&test.motion, task)?];
+    let sets = [task.relabel(&train.motion)?, task.relabel(&test.motion)?];
     fitted(&protocol, [&sets[0], &sets[1]], test, task, streams)
-}
-
-fn for_task(features: &Features, task: &Task) -> Result<Features> {
-    Ok(features.relabelled(task.classes.len(), |id| task.label(id))?)
 }
 
 fn fitted(

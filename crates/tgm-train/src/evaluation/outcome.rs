@@ -8,7 +8,7 @@ use tgm_eval::bootstrap::{self, Interval};
 use tgm_eval::{Evaluation, Report, joint};
 use tgm_random::Streams;
 
-use super::data::{LABEL, Task};
+use super::data::Task;
 use crate::probe::Row;
 
 /// The result of one task.
@@ -58,10 +58,9 @@ impl Outcome {
     pub fn row(&self, name: &str) -> Row {
         let report = &self.ours.report;
         Row {
-            name: if self.task.name == LABEL {
-                format!("{name} top-1")
-            } else {
-                format!("{name} {} top-1", self.task.name)
+            name: match self.task.distinction() {
+                None => format!("{name} top-1"),
+                Some(task) => format!("{name} {task} top-1"),
             },
             result: report.top1.mean,
             interval: Some([report.top1.low, report.top1.high]),

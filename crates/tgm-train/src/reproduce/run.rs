@@ -159,7 +159,7 @@ fn frozen(config: &Config, trainer: &Trainer) -> Result<Vec<Probe>> {
         let protocols =
             [("knn", knn_protocol(features.train_clips())), ("linear", linear_protocol(&features))];
         for (protocol, settings) in protocols {
-            let what = if task.name == LABEL { String::new() } else { format!(" {}", task.name) };
+            let what = task.distinction().map_or(String::new(), |name| format!(" {name}"));
             probes.push(Probe {
                 name: protocol.to_owned() + &what,
                 hits: features.hits(&settings, config.seed)?,
