@@ -9,6 +9,7 @@ use tgm_eval::metrics::top_k_accuracy;
 use tgm_eval::supervised::{Head, Learner, Length, Settings};
 use tgm_eval::{Answers, Error};
 use tgm_mae::Checkpoint;
+use tgm_ops::Precision;
 use tgm_random::Streams;
 use tgm_video::{Sampling, TubeletShape};
 
@@ -136,20 +137,40 @@ fn a_saved_learner_goes_on_to_the_same_answers_as_one_that_was_never_stopped() {
     }
 }
 
+/// Class probabilities after three steps with settings changed.
+fn after_three_steps(head: Head, change: impl Fn(&mut Settings)) -> Vec<f64> {
+    let mut settings = Settings { base_lr: 0.02, drop_path: 0.3, mixup: 0.8, ..by_heart(head) };
+    change(&mut settings);
+    let mut learner = learner(&settings);
+    train(&mut learner, &settings, 3);
+    answers(&learner, TestViews { views: 1, crops: 1 }).scores.rows().flatten().copied().collect()
+}
+
+fn furthest(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
 #[test]
 fn micro_batches_change_no_result_beyond_rounding() {
     for head in [Head::Finetune, Head::Attentive] {
-        let answer = |micro_batch| {
-            let settings =
-                Settings { micro_batch, base_lr: 0.02, drop_path: 0.3, mixup: 0.8, ..by_heart(head) };
-            let mut learner = learner(&settings);
-            train(&mut learner, &settings, 3);
-            answers(&learner, TestViews { views: 1, crops: 1 })
-        };
-        let (whole, parts) = (answer(12), answer(5));
-        for (a, b) in whole.scores.rows().flatten().zip(parts.scores.rows().flatten()) {
-            assert!((a - b).abs() < 1e-3, "{head:?}: {a} {b}");
-        }
+        let [whole, parts] = [12, 5].map(|size| after_three_steps(head, |s| s.micro_batch = size));
+        assert!(furthest(&whole, &parts) < 1e-3, "{head:?}: {whole:?} {parts:?}");
+    }
+}
+
+#[test]
+fn recomputation_changes_no_bit() {
+    let [kept, again] = [false, true].map(|on| after_three_steps(Head::Finetune, |s| s.recompute = on));
+    assert_eq!(kept, again);
+}
+
+#[test]
+fn bfloat16_changes_results_by_its_rounding_where_the_processor_has_it() {
+    for head in [Head::Finetune, Head::Attentive] {
+        let [single, half] = Precision::ALL.map(|p| after_three_steps(head, |s| s.precision = p));
+        let change = furthest(&single, &half);
+        assert_eq!(change > 0.0, Precision::Bf16.is_native(), "{head:?}");
+        assert!(change < 0.02, "{head:?}: {change}");
     }
 }
 

@@ -36,6 +36,13 @@ impl Classifier {
         })
     }
 
+    /// The same classifier, with the same parameters, whose encoder computes otherwise; the head stays in f32.
+    #[must_use]
+    pub fn with_compute(mut self, compute: Compute) -> Self {
+        self.encoder = self.encoder.with_compute(compute);
+        self
+    }
+
     /// Class scores `[B, classes]` of clips `[B, N, P]`.
     ///
     /// # Errors

@@ -112,7 +112,7 @@ impl Learner {
                 if !random_encoder {
                     fill(&params, &source, weights)?;
                 }
-                Network::Finetune(classifier)
+                Network::Finetune(classifier.with_compute(settings.compute()))
             }
             Head::Attentive => {
                 // Frozen: its parameters are none of the learner's, and nothing is kept for a backward pass.
@@ -123,7 +123,7 @@ impl Learner {
                 }
                 let dim = checkpoint.config.encoder.dim;
                 Network::Attentive(
-                    encoder.for_inference(),
+                    encoder.with_compute(settings.compute()).for_inference(),
                     AttentiveHead::new(dim, settings.heads, classes, &mut params)?,
                 )
             }

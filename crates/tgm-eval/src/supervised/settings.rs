@@ -1,6 +1,7 @@
 //! How a network is trained on labels, with the published recipes.
 
 use serde::{Deserialize, Serialize};
+use tgm_ops::{Compute, Keep, Precision};
 use tgm_video::{Crop, RandAugment};
 
 use crate::Result;
@@ -28,6 +29,11 @@ pub struct Settings {
     pub batch: usize,
     /// Clips in memory at once; changes no result beyond rounding.
     pub micro_batch: usize,
+    /// Arithmetic of the encoder.
+    pub precision: Precision,
+    /// Compute the encoder's blocks again in the backward pass instead of keeping their activations: the same gradients in
+    /// less memory.
+    pub recompute: bool,
     /// Clips of each video in a batch (repeated augmentation). They do not count for the learning rate.
     pub repeats: usize,
     /// Learning rate per 256 videos.
@@ -77,6 +83,8 @@ impl Settings {
             epochs: 50.0,
             batch: 512,
             micro_batch: 8,
+            precision: Precision::F32,
+            recompute: false,
             repeats: 1,
             base_lr: 5e-4,
             min_lr: 1e-6,
@@ -168,6 +176,12 @@ impl Settings {
             ("ema", self.ema, below_one(self.ema), "must lie between 0 and below 1"),
         ];
         first_invalid(checks)
+    }
+
+    /// How the encoder computes while it is trained.
+    pub(super) fn compute(&self) -> Compute {
+        let keep = if self.recompute { Keep::Inputs } else { Keep::Activations };
+        Compute { precision: self.precision, keep }
     }
 
     /// The learning rate of a step: warm-up from 0, then half a cosine (VideoMAE's `cosine_scheduler`).
