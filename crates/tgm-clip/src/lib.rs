@@ -41,6 +41,7 @@ mod frames;
 mod hub;
 mod interpolate;
 mod model;
+mod resample;
 mod score;
 mod source;
 mod text;

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::interpolate::{Kernel, interpolate};
+use crate::resample::{Region, Resampling};
 use crate::{ClipError, ClipModel, Frames, PatchFeatures};
 
 /// How CLIP's patch grid (7×7 for ViT-B/32 at 224 pixels) becomes the grid of the masked autoencoder (14×14). The paper
@@ -11,7 +11,8 @@ use crate::{ClipError, ClipModel, Frames, PatchFeatures};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resample {
-    /// CLIP sees the frame at the size that it was trained on; the score map is interpolated bilinearly.
+    /// CLIP sees the frame at the size that it was trained on; the score map is interpolated bilinearly onto a finer grid,
+    /// and averaged onto a coarser one.
     #[default]
     Map,
     /// CLIP sees the frame enlarged until it has one patch per cell; its position embedding is interpolated (bicubic,
@@ -81,17 +82,16 @@ impl ClipModel {
             Resample::Map => (self.image_size(), self.image_size(), (side, side)),
             Resample::Positions => (rows * self.patch_size(), cols * self.patch_size(), (rows, cols)),
         };
+        let resampling = Resampling::new(grid, &Region::WHOLE, (rows, cols));
         let mut scores = vec![Vec::with_capacity(frames.count() * rows * cols); count];
         for chunk in frames.chunks(FRAMES_PER_PASS) {
             let pixels = chunk.to_pixels(height, width, self.device())?;
             let features = unit(&self.patch_features(&pixels, options.features)?)?;
             let maps = features.broadcast_matmul(&directions)?.permute((2, 0, 1))?.contiguous()?;
             for (i, scores) in scores.iter_mut().enumerate() {
-                let mut map = maps.get(i)?.reshape((chunk.count(), grid.0, grid.1))?;
-                if grid != (rows, cols) {
-                    map = interpolate(&map, rows, cols, Kernel::Linear)?;
+                for map in maps.get(i)?.flatten_all()?.to_vec1::<f32>()?.chunks_exact(grid.0 * grid.1) {
+                    resampling.append(map, scores);
                 }
-                scores.extend(map.flatten_all()?.to_vec1::<f32>()?);
             }
         }
         Ok(scores)

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blocks::{Block, LayerNorm, Linear, activations};
 use crate::config::Config;
-use crate::interpolate::{Kernel, interpolate};
+use crate::interpolate::bicubic;
 use crate::weights::Weights;
 
 /// Which features of the image tower stand for a patch. All of them pass the post layer norm and the projection,
@@ -154,10 +154,8 @@ impl VisionTower {
         let width = self.positions.dim(1)?;
         let patches =
             self.positions.i(1..)?.to_dtype(DType::F32)?.t()?.reshape((width, self.side, self.side))?;
-        let patches = interpolate(&patches, rows, cols, Kernel::Cubic)?
-            .reshape((width, rows * cols))?
-            .t()?
-            .to_dtype(self.dtype)?;
+        let patches =
+            bicubic(&patches, rows, cols)?.reshape((width, rows * cols))?.t()?.to_dtype(self.dtype)?;
         Tensor::cat(&[self.positions.i(..1)?, patches], 0)
     }
 }

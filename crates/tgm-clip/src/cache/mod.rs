@@ -48,7 +48,8 @@ use self::store::Store;
 use crate::ScoreOptions;
 
 pub use self::error::CacheError;
-pub use self::maps::{Maps, Region};
+pub use self::maps::Maps;
+pub use crate::resample::Region;
 
 const FORMAT: &str = "tgm-score-cache 1";
 
