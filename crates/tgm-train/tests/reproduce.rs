@@ -92,3 +92,18 @@ fn what_would_be_run_can_be_listed_without_running_it() {
     let error = fails(1, &arguments(&out, &["--seeds", "0"]));
     assert!(error.contains("at least 1"), "{error}");
 }
+
+#[test]
+fn fine_tuning_can_be_added_to_runs_that_are_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("later");
+    ok(&arguments(&out, &["--seeds", "1"]));
+    let before = result_of(&out, "text-joint-s0");
+    let printed = ok(&arguments(&out, &["--seeds", "1", "--finetune", "1"]));
+    assert_eq!(result_of(&out, "text-joint-s0"), before, "pretrained once");
+    let top = tables(&out)[0]["rows"][2]["top1"].clone();
+    assert!(top["fine-tune"]["mean"].is_f64() && top["linear"]["mean"].is_f64(), "{top}");
+    assert!(printed.contains("Fine-tuning: 1 epochs"), "{printed}");
+    let without = ok(&arguments(&out, &["--seeds", "1"]));
+    assert!(!without.contains("fine-tune top-1"), "asked for without: {without}");
+}

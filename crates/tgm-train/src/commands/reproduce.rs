@@ -68,11 +68,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     let plan = Plan {
         clips: Clips { train: args.train, test: args.test },
         steps: args.steps.unwrap_or(wanted.schedule.length as u64),
-        finetune: args.finetune,
         settings: args.settings,
     };
     let (out, tables) = (std::path::absolute(&args.out)?, args.tables);
-    let order = Order { out, tables, seeds: args.seeds, budget: args.budget, plan };
+    let Args { seeds, budget, finetune, .. } = args;
+    let order = Order { out, tables, seeds, budget, finetune, plan };
     let result = reproduce(order, stop)?;
     print!("{}", result.markdown);
     println!("\npage        {}", result.page.display());

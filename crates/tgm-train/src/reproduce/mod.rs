@@ -29,7 +29,7 @@ use anyhow::{Context, Result};
 
 pub use arm::{Arm, Clips, Scene, World};
 pub use plan::{Plan, duration};
-pub use run::{Bench, Probe, RunResult};
+pub use run::{Bench, Probe, RunResult, Spent};
 pub use summary::{Row, Summary, summarise};
 pub use tables::{Line, Table};
 
@@ -48,6 +48,8 @@ pub struct Order {
     pub seeds: u64,
     /// When to stop beginning runs.
     pub budget: Option<Duration>,
+    /// Also fine-tune every encoder for so many epochs.
+    pub finetune: Option<f64>,
     /// What all runs have in common, with the steps that are wanted; a budget may shorten them.
     pub plan: Plan,
 }
@@ -73,9 +75,9 @@ pub fn reproduce(order: Order, stop: Stop) -> Result<Reproduction> {
     let begun = Instant::now();
     let arms = arms(&order.tables);
     let door = door(&order.out)?;
-    let plan = settle(&order, arms.len(), &stop)?;
+    let plan = settle(&order, &arms, &stop)?;
     drop(door);
-    let bench = bench(&order.out, &plan, stop);
+    let bench = bench(&order, &plan, stop);
     let unfinished = work(&order, &bench, &arms, begun)?;
 
     let seeds = 0..order.seeds;
@@ -84,7 +86,7 @@ pub fn reproduce(order: Order, stop: Stop) -> Result<Reproduction> {
     let of_world = |world: World| baselines.get(&world).cloned().unwrap_or_default();
     let summaries =
         order.tables.iter().map(|&table| summarise(table, finished, of_world)).collect::<Result<Vec<_>>>()?;
-    let how = describe(&plan, order.seeds, arms.len(), unfinished);
+    let how = describe(&order, &plan, arms.len(), unfinished);
     let markdown = write::markdown(&summaries, &how);
     let page = order.out.join("tables.html");
     let _door = self::door(&order.out)?;
@@ -115,30 +117,30 @@ pub fn arms(tables: &[Table]) -> Vec<Arm> {
     all.filter(|arm| seen.insert(arm.folder(0))).collect()
 }
 
-fn bench(out: &Path, plan: &Plan, stop: Stop) -> Bench {
-    let Plan { clips, steps, finetune, settings } = plan.clone();
-    Bench { out: out.to_owned(), clips, steps, finetune, settings, stop }
+fn bench(order: &Order, plan: &Plan, stop: Stop) -> Bench {
+    let Plan { clips, steps, settings } = plan.clone();
+    Bench { out: order.out.clone(), clips, steps, finetune: order.finetune, settings, stop }
 }
 
 /// The plan of the folder; a new one has as many steps as fit one seed of every arm into the budget.
-fn settle(order: &Order, arms: usize, stop: &Stop) -> Result<Plan> {
+fn settle(order: &Order, arms: &[Arm], stop: &Stop) -> Result<Plan> {
+    let begun = Instant::now();
     let found = Plan::of(&order.out)?;
     let (Some(budget), None) = (order.budget, &found) else {
         let steps = found.map_or(order.plan.steps, |found| found.steps.min(order.plan.steps));
         return Plan { steps, ..order.plan.clone() }.claim(&order.out);
     };
     let trial = Plan { steps: 20, ..order.plan.clone() };
-    let world = World::plain(Scene::Static);
-    let arm = Arm::new(world, "trial", "{ kind = 'random', ratio = 0.75 }", false);
-    let begun = Instant::now();
-    let result = bench(&order.out, &trial, stop.clone()).run(&arm, 0)?;
+    // The dearest kind of arm: it needs score maps, and has both losses.
+    let arm = Arm::new(World::plain(Scene::Static), "trial", "{ kind = 'text', ratio = 0.6 }", true);
+    let result = bench(order, &trial, stop.clone()).run(&arm, 0)?;
     let result =
         result.context("another process is measuring how long a step takes; start this one again later")?;
-    // Probes and rendering are in it, too: a cautious figure.
-    let per_step = begun.elapsed().as_secs_f64() / (2 * result.steps) as f64;
-    let steps = plan::steps_within(budget, arms, per_step, order.plan.steps);
+    let worlds: BTreeSet<String> = arms.iter().map(|arm| arm.world.folder()).collect();
+    let left = budget.saturating_sub(begun.elapsed());
+    let steps = plan::steps_within(left, worlds.len(), arms.len(), &result, order.plan.steps);
     if steps < order.plan.steps {
-        let wanted = order.plan.steps;
+        let (wanted, arms) = (order.plan.steps, arms.len());
         say(&format!("budget    {steps} steps a run instead of {wanted}: {arms} runs per seed must fit"));
     }
     Plan { steps, ..order.plan.clone() }.claim(&order.out)
@@ -177,18 +179,21 @@ fn baselines(out: &Path, plan: &Plan, arms: &[Arm]) -> Result<BTreeMap<World, Ve
     Ok(all)
 }
 
-fn describe(plan: &Plan, seeds: u64, arms: usize, unfinished: usize) -> String {
+fn describe(order: &Order, plan: &Plan, arms: usize, unfinished: usize) -> String {
     let Plan { clips: Clips { train, test }, steps, .. } = plan;
     let missing = match unfinished {
         0 => String::new(),
         n => format!(
             " Missing are {n} of {} runs, for which the budget was too short or which another process is making: some lines have fewer \
              seeds; the same command goes on.",
-            seeds * arms as u64
+            order.seeds * arms as u64
         ),
     };
+    let finetune = order.finetune.map_or(String::new(), |epochs| {
+        format!(" Fine-tuning: {epochs} epochs for the motion, none of its layers frozen.")
+    });
     format!(
-        "{arms} arms, {steps} steps of a micro model each, {train} train and {test} test clips a world. Top-1 in percent with its \
+        "{arms} arms, {steps} steps of a micro model each, {train} train and {test} test clips a world.{finetune} Top-1 in percent with its \
          95 % interval over seeds and test clips; the paper's numbers are of a ViT-B on real videos and compare in order \
          only.{missing}"
     )

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::arm::Clips;
+use super::run::{RunResult, Spent};
 use crate::run_dir::write_atomically;
 
 /// What every run of a reproduction has in common. It is decided once per folder, because runs of different length or data
@@ -17,8 +18,6 @@ pub struct Plan {
     pub clips: Clips,
     /// Optimiser steps of each run.
     pub steps: u64,
-    /// Epochs of fine-tuning, if there is any.
-    pub finetune: Option<f64>,
     /// Settings for all runs.
     pub settings: Vec<String>,
 }
@@ -61,14 +60,16 @@ impl Plan {
     }
 }
 
-/// Steps with which so many runs fit into the budget, at most the wanted ones.
+/// Steps with which one run of every arm fits into the time left, at most the wanted ones; judged by a trial run.
 ///
-/// A part of the budget goes to what does not depend on the steps: worlds, score maps, probes.
-pub fn steps_within(budget: Duration, runs: usize, seconds_per_step: f64, wanted: u64) -> u64 {
+/// Worlds, score maps and probes cost the same however many steps there are, and come first.
+pub fn steps_within(left: Duration, worlds: usize, arms: usize, trial: &RunResult, wanted: u64) -> u64 {
     const LEAST: u64 = 10;
-    const SHARE_OF_TRAINING: f64 = 0.5;
-    let per_run = budget.as_secs_f64() * SHARE_OF_TRAINING / runs.max(1) as f64;
-    ((per_run / seconds_per_step) as u64).clamp(LEAST.min(wanted), wanted)
+    const SAFETY: f64 = 0.9;
+    let Spent { world, training, probes } = trial.spent;
+    let fixed = worlds.saturating_sub(1) as f64 * world + arms as f64 * probes;
+    let per_step = training / trial.steps as f64 * arms as f64;
+    (((SAFETY * left.as_secs_f64() - fixed) / per_step) as u64).clamp(LEAST.min(wanted), wanted)
 }
 
 /// Reads `90s`, `30m`, `2h` or a number of seconds.
@@ -91,6 +92,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reproduce::{Arm, Scene, World};
 
     #[test]
     fn durations_are_read_with_their_unit() {
@@ -102,19 +104,32 @@ mod tests {
         }
     }
 
+    /// 0.1 s a step, 2 s of probes, 10 s for a world.
+    fn trial() -> RunResult {
+        let world = World::plain(Scene::Static);
+        RunResult {
+            arm: Arm::untrained(world),
+            seed: 0,
+            steps: 20,
+            spent: Spent { world: 10.0, training: 2.0, probes: 2.0 },
+            masked_loss: None,
+            contrastive: None,
+            probes: Vec::new(),
+        }
+    }
+
     #[test]
     fn a_small_budget_shortens_the_runs_but_not_to_nothing() {
-        let steps = |minutes: u64| steps_within(Duration::from_secs(60 * minutes), 30, 0.1, 800);
-        assert_eq!(steps(600), 800, "never longer than wanted");
-        assert_eq!(steps(10), 100);
+        let steps = |seconds: u64| steps_within(Duration::from_secs(seconds), 3, 30, &trial(), 800);
+        assert_eq!(steps(36_000), 800, "never longer than wanted");
+        assert_eq!(steps(600), 153, "540 s less 80 s that do not depend on the steps, 30 runs");
         assert_eq!(steps(0), 10);
     }
 
     #[test]
     fn a_folder_keeps_its_plan() {
         let dir = tempfile::tempdir().unwrap();
-        let plan =
-            Plan { clips: Clips { train: 4, test: 2 }, steps: 9, finetune: None, settings: Vec::new() };
+        let plan = Plan { clips: Clips { train: 4, test: 2 }, steps: 9, settings: Vec::new() };
         assert_eq!(plan.clone().claim(dir.path()).unwrap(), plan);
         assert_eq!(plan.clone().claim(dir.path()).unwrap(), plan);
         let error = Plan { steps: 10, ..plan }.claim(dir.path()).unwrap_err().to_string();

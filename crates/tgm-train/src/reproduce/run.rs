@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tgm_data::manifest::{Manifest, write_manifest};
 
@@ -28,14 +29,26 @@ pub struct RunResult {
     pub seed: u64,
     /// Optimiser steps.
     pub steps: u64,
-    /// Seconds for everything, of the call that finished it.
-    pub seconds: f64,
+    /// What the call that finished it spent its time on.
+    #[serde(default)]
+    pub spent: Spent,
     /// Loss on masked tubelets over that of their mean.
     pub masked_loss: Option<f64>,
     /// Contrastive loss over ln(batch).
     pub contrastive: Option<f64>,
     /// What was measured.
     pub probes: Vec<Probe>,
+}
+
+/// Seconds of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// The world and its score maps: near nothing when an earlier run of it has made them.
+    pub world: f64,
+    /// Optimiser steps and checkpoints.
+    pub training: f64,
+    /// Scoring the frozen encoder.
+    pub probes: f64,
 }
 
 /// A protocol's answers.
@@ -69,24 +82,43 @@ impl Bench {
         self.out.join("runs").join(arm.folder(seed))
     }
 
-    /// The result of a run that is finished.
+    /// The result of a run of which nothing is missing.
     pub fn finished(&self, arm: &Arm, seed: u64) -> Option<RunResult> {
-        let text = std::fs::read_to_string(self.folder(arm, seed).join(RESULT)).ok()?;
-        serde_json::from_str(&text).ok()
+        let folder = self.folder(arm, seed);
+        let mut result: RunResult = read(&folder.join(RESULT))?;
+        if let Some(epochs) = self.finetune {
+            result.probes.push(read(&finetuned_file(&folder, epochs))?);
+        }
+        Some(result)
     }
 
-    /// Trains and probes, or goes on where that was interrupted; `None` when another process is at it.
+    /// Trains, probes and fine-tunes, or goes on where that was interrupted; `None` when another process is at it.
     ///
     /// # Errors
     /// When a signal asks to stop, and for whatever makes a run fail.
     pub fn run(&self, arm: &Arm, seed: u64) -> Result<Option<RunResult>> {
         let begun = Instant::now();
         let folder = self.folder(arm, seed);
-        let Some((run, lock)) = RunDir::claim(&folder)? else { return Ok(None) };
-        if let Some(result) = self.finished(arm, seed) {
-            return Ok(Some(result));
-        }
+        let Some((run, _lock)) = RunDir::claim(&folder)? else { return Ok(None) };
         let config = self.config(arm, seed)?;
+        let world = begun.elapsed().as_secs_f64();
+        if read::<RunResult>(&folder.join(RESULT)).is_none() {
+            let result = self.pretrained(arm, &config, run, world)?;
+            write_atomically(&folder.join(RESULT), (serde_json::to_string(&result)? + "\n").as_bytes())?;
+        }
+        if let Some(epochs) = self.finetune {
+            let file = finetuned_file(&folder, epochs);
+            if read::<Probe>(&file).is_none() {
+                let probe = finetuned(&config, &folder, epochs)?;
+                write_atomically(&file, (serde_json::to_string(&probe)? + "\n").as_bytes())?;
+            }
+        }
+        Ok(self.finished(arm, seed))
+    }
+
+    fn pretrained(&self, arm: &Arm, config: &Config, run: RunDir, world: f64) -> Result<RunResult> {
+        let begun = Instant::now();
+        let folder = run.path().to_owned();
         write_atomically(&run.config_file(), config.to_toml()?.as_bytes())?;
         let start = Start::Resume { allow_changes: false };
         let mut trainer = Trainer::new(config.clone(), run, start)?.stopped_by(self.stop.clone());
@@ -94,22 +126,17 @@ impl Bench {
         if outcome.stopped {
             bail!("stopped by a signal in {}, saved; the same command goes on from there", folder.display());
         }
-        let mut probes = frozen(&config, &trainer)?;
-        drop(lock);
-        if let Some(epochs) = self.finetune {
-            probes.push(finetuned(&config, &folder, epochs)?);
-        }
-        let result = RunResult {
+        let training = begun.elapsed().as_secs_f64();
+        let probes = frozen(config, &trainer)?;
+        Ok(RunResult {
             arm: arm.clone(),
-            seed,
+            seed: config.seed,
             steps: outcome.steps,
-            seconds: begun.elapsed().as_secs_f64(),
+            spent: Spent { world, training, probes: begun.elapsed().as_secs_f64() - training },
             masked_loss: outcome.losses.map(|losses| losses.mae / losses.mae_of_mean),
             contrastive: outcome.losses.and_then(|losses| losses.contrastive).map(|c| c.relative),
             probes,
-        };
-        write_atomically(&folder.join(RESULT), (serde_json::to_string(&result)? + "\n").as_bytes())?;
-        Ok(Some(result))
+        })
     }
 
     /// The configuration of a run, with its world rendered and its score maps made.
@@ -131,6 +158,16 @@ impl Bench {
         }
         Ok(config)
     }
+}
+
+/// What was written into a file, if it is there and whole.
+fn read<T: DeserializeOwned>(file: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+/// Apart from the result of pretraining, so that fine-tuning can be added to runs that are finished.
+fn finetuned_file(folder: &Path, epochs: f64) -> PathBuf {
+    folder.join(format!("finetune-{epochs}.json"))
 }
 
 /// The manifest with as many captions per clip as the world shall have.
@@ -194,7 +231,7 @@ fn finetuned(config: &Config, folder: &Path, epochs: f64) -> Result<Probe> {
         ..tgm_eval::supervised::Settings::finetune()
     };
     let conduct = supervised::Conduct {
-        out: Some(&folder.join("finetune")),
+        out: Some(&folder.join(format!("finetune-{epochs}"))),
         save_every: 200,
         cache_mb: config.loader.cache_mb,
         random: false,

@@ -135,6 +135,7 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::reproduce::Arm;
+    use crate::reproduce::run::Spent;
 
     /// The joint arms answer three clips of four, the others one; the untrained none.
     fn finished(arm: &Arm) -> Vec<RunResult> {
@@ -152,7 +153,7 @@ mod tests {
                 arm: arm.clone(),
                 seed,
                 steps: 1,
-                seconds: 1.0,
+                spent: Spent::default(),
                 masked_loss: Some(0.5),
                 contrastive: None,
                 probes: probes.clone(),
