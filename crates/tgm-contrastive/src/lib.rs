@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
-//! use tgm_contrastive::{ContrastiveConfig, ContrastiveHead, pool};
+//! use tgm_contrastive::{ContrastiveConfig, ContrastiveHead};
 //! use tgm_ops::Params;
 //! use tgm_random::Streams;
 //!
@@ -18,7 +18,7 @@
 //! let head = ContrastiveHead::new(8, 4, &ContrastiveConfig::default(), &mut params)?;
 //! let tokens = Tensor::zeros((2, 5, 8), DType::F32, &Device::Cpu)?; // [B, Nv, D] from the encoder
 //! let texts = Tensor::new(&[[1f32, 0., 0., 0.], [0., 1., 0., 0.]], &Device::Cpu)?; // [B, E] from CLIP
-//! let out = head.loss(&pool(&tokens)?, &texts, &["a cat", "a dog"])?;
+//! let out = head.loss(&head.pool(&tokens)?, &texts, &["a cat", "a dog"])?;
 //! assert!((out.relative - 1.0).abs() < 1e-6); // clips that tell nothing: the loss is ln 2
 //! # Ok::<(), tgm_contrastive::ContrastiveError>(())
 //! ```
@@ -26,7 +26,7 @@
 
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
-use tgm_ops::{Init, ParamError, Params, linear, log_softmax};
+use tgm_ops::{Init, ParamError, Params, Pooling, linear, log_softmax};
 use thiserror::Error;
 
 /// What can go wrong with the contrastive head.
@@ -70,11 +70,19 @@ pub struct ContrastiveConfig {
     /// Do not count clips with the identical caption as each other's negatives. The paper does not say; with captions from
     /// a small vocabulary, or several clips of one video, they would be false negatives.
     pub mask_identical_captions: bool,
+    /// How a clip's tokens become one vector: `mean` or `max`. The paper does not say.
+    pub pooling: Pooling,
 }
 
 impl Default for ContrastiveConfig {
     fn default() -> Self {
-        Self { temperature: 0.07, max_scale: 100.0, learn_temperature: true, mask_identical_captions: true }
+        Self {
+            temperature: 0.07,
+            max_scale: 100.0,
+            learn_temperature: true,
+            mask_identical_captions: true,
+            pooling: Pooling::Mean,
+        }
     }
 }
 
@@ -99,15 +107,6 @@ pub struct Contrast {
     pub top1: f64,
     /// The factor 1/τ in force.
     pub scale: f64,
-}
-
-/// The mean of the encoded visible tokens: `[B, Nv, D]` to `[B, D]`.
-///
-/// # Errors
-/// When the input is no batch of tokens.
-pub fn pool(tokens: &Tensor) -> Result<Tensor, ContrastiveError> {
-    tokens.dims3()?;
-    Ok(tokens.mean(1)?)
 }
 
 impl ContrastiveHead {
@@ -142,6 +141,19 @@ impl ContrastiveHead {
         })
     }
 
+    /// Encoded tokens `[B, N, D]`, in training the visible ones, to a vector per clip, `[B, D]`.
+    ///
+    /// # Errors
+    /// When the input is no batch of tokens.
+    pub fn pool(&self, tokens: &Tensor) -> Result<Tensor, ContrastiveError> {
+        Ok(self.config.pooling.apply(tokens)?)
+    }
+
+    /// How tokens become one vector.
+    pub fn pooling(&self) -> Pooling {
+        self.config.pooling
+    }
+
     /// Clips in the space of the texts: `[B, D]` to unit vectors `[B, E]`.
     ///
     /// # Errors
@@ -152,7 +164,7 @@ impl ContrastiveHead {
 
     /// The symmetric InfoNCE of a batch.
     ///
-    /// `pooled` is `[B, D]` (see [`pool`]); `texts` is `[B, E]`, frozen, of any length; `captions` are the texts
+    /// `pooled` is `[B, D]` (see [`Self::pool`]); `texts` is `[B, E]`, frozen, of any length; `captions` are the texts
     /// themselves, to recognise identical ones.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
-use tgm_contrastive::{ContrastiveConfig, ContrastiveError, ContrastiveHead, pool};
+use tgm_contrastive::{ContrastiveConfig, ContrastiveError, ContrastiveHead};
 use tgm_ops::Params;
 use tgm_random::Streams;
 
@@ -104,7 +104,7 @@ fn wrong_shapes_and_lone_clips_are_refused() {
     assert_eq!(error.to_string(), "[2, 4] videos against [2, 5] text embeddings and 2 captions");
     let error = head.loss(&zeros(&[1, 4]), &zeros(&[1, 3]), &["a"]).unwrap_err();
     assert!(matches!(error, ContrastiveError::BatchTooSmall(1)));
-    assert!(pool(&zeros(&[2, 4])).is_err());
+    assert!(head.pool(&zeros(&[2, 4])).is_err());
     let mut params = Params::new(Streams::new(0), &Device::Cpu);
     let config = ContrastiveConfig { temperature: 0.001, ..Default::default() };
     assert!(ContrastiveHead::new(4, 3, &config, &mut params).unwrap_err().to_string().contains("0.001"));

@@ -6,6 +6,7 @@
 use candle_core::{Device, Tensor};
 use tgm_data::loader::{EvalLoader, Sample};
 use tgm_mae::Encoder;
+use tgm_ops::Pooling;
 
 use crate::{Error, Features, Result, baseline};
 
@@ -23,7 +24,7 @@ pub struct Video {
     pub label: Option<u32>,
     /// How many views there are of it.
     pub views: usize,
-    /// For each encoder the vectors of all views, `[views, dim]`: the mean of the encoder's tokens over *all* tubelets.
+    /// For each encoder the vectors of all views, `[views, dim]`: the encoder's tokens of *all* tubelets, pooled.
     pub features: Vec<Vec<f32>>,
     /// [`baseline::thumbnail_motion`] of the first view.
     pub motion: Vec<f32>,
@@ -47,6 +48,7 @@ pub fn clip_id(path: &str, row: u32) -> String {
 /// [`Error::Data`] for a bad video, [`Error::Model`] when the clips do not fit an encoder, and those of `sink`.
 pub fn encode(
     encoders: &[&Encoder],
+    pooling: Pooling,
     clips: EvalLoader,
     mut sink: impl FnMut(Result<Video>) -> Result<()>,
 ) -> Result<()> {
@@ -57,20 +59,21 @@ pub fn encode(
             Ok(views) if views.is_empty() => {}
             Ok(views) => waiting.push(views),
             Err(error) => {
-                flush(&encoders, &mut waiting, &mut sink)?;
+                flush(&encoders, pooling, &mut waiting, &mut sink)?;
                 sink(Err(error.into()))?;
             }
         }
         if waiting.iter().map(Vec::len).sum::<usize>() >= BATCH {
-            flush(&encoders, &mut waiting, &mut sink)?;
+            flush(&encoders, pooling, &mut waiting, &mut sink)?;
         }
     }
-    flush(&encoders, &mut waiting, &mut sink)
+    flush(&encoders, pooling, &mut waiting, &mut sink)
 }
 
 /// Encodes the videos that wait, and hands them on.
 fn flush(
     encoders: &[Encoder],
+    pooling: Pooling,
     waiting: &mut Vec<Vec<Sample>>,
     sink: &mut impl FnMut(Result<Video>) -> Result<()>,
 ) -> Result<()> {
@@ -82,7 +85,7 @@ fn flush(
     let tubelets = stack(&clips)?;
     let pooled = encoders
         .iter()
-        .map(|encoder| Ok(encoder.forward_all(&tubelets)?.mean(1)?.to_vec2::<f32>()?))
+        .map(|encoder| Ok(pooling.apply(&encoder.forward_all(&tubelets)?)?.to_vec2::<f32>()?))
         .collect::<Result<Vec<_>>>()?;
     let mut first = 0;
     for views in &videos {
@@ -145,6 +148,7 @@ pub struct Encoded {
 /// [keeps going](EvalLoader::keep_going): then it is listed in [`Encoded::bad`]; else as [`encode`].
 pub fn encode_labelled(
     encoders: &[&Encoder],
+    pooling: Pooling,
     clips: EvalLoader,
     classes: usize,
     label: &dyn Fn(&str) -> Option<u32>,
@@ -156,7 +160,7 @@ pub fn encode_labelled(
     let lenient = clips.keeps_going();
     let data = clips.data().clone();
     let mut position = 0;
-    encode(encoders, clips, |video| {
+    encode(encoders, pooling, clips, |video| {
         position += 1;
         let video = match video {
             Err(Error::Data(error)) if lenient && error.is_bad_video() => {

@@ -10,6 +10,7 @@ use tgm_eval::linear::logistic;
 use tgm_eval::pass::encode_labelled;
 use tgm_eval::{Evaluation, Features, Protocol, Report, bootstrap, evaluate, knn};
 use tgm_mae::{Encoder, MaeConfig};
+use tgm_ops::Pooling;
 use tgm_random::Streams;
 
 use crate::config::{Config, ConfigError};
@@ -75,8 +76,14 @@ impl LabelledClips {
         let part = |subset: &Subset, before: usize| -> Result<Features> {
             let clips = EvalLoader::new(subset, &clip, &self.loader, ONE_VIEW)?;
             let done = |done| progress.set((before + done) as u64);
-            let mut encoded =
-                encode_labelled(&[encoder], clips, first.classes.len(), &|id| first.label(id), &done)?;
+            let mut encoded = encode_labelled(
+                &[encoder],
+                Pooling::Mean,
+                clips,
+                first.classes.len(),
+                &|id| first.label(id),
+                &done,
+            )?;
             Ok(encoded.features.remove(0))
         };
         let train = part(&self.train, 0)?;

@@ -8,7 +8,7 @@
 
 use anyhow::Result;
 use candle_core::{Tensor, Var};
-use tgm_contrastive::{Contrast, ContrastiveHead, pool};
+use tgm_contrastive::{Contrast, ContrastiveHead};
 use tgm_mae::{Reconstruction, TokenSplit, VideoMae};
 use tgm_ops::{Gradients, Params};
 
@@ -96,7 +96,7 @@ impl Joint {
         grads: &mut Gradients,
     ) -> Result<Losses> {
         let out = self.mae.forward(&whole.tubelets, &whole.split)?;
-        let contrast = head.loss(&pool(&out.encoded)?, texts(whole)?, &whole.captions)?;
+        let contrast = head.loss(&head.pool(&out.encoded)?, texts(whole)?, &whole.captions)?;
         let loss = (&out.loss + (&contrast.loss * weight)?)?;
         grads.backward(params.iter(), &loss)?;
         let mut losses = Losses { contrastive: Some(ContrastiveLosses::of(&contrast)?), ..Losses::default() };
@@ -116,7 +116,7 @@ impl Joint {
             params.iter().partition(|(name, _)| name.starts_with(ContrastiveHead::PREFIX));
         let encoder = self.mae.encoder().for_inference();
         let encode = |micro: &MicroBatch| -> Result<Tensor> {
-            Ok(pool(&encoder.forward(&micro.tubelets, micro.split.visible())?)?.detach())
+            Ok(head.pool(&encoder.forward(&micro.tubelets, micro.split.visible())?)?.detach())
         };
         let pooled = batch.iter().map(encode).collect::<Result<Vec<_>>>()?;
         let all = Var::from_tensor(&Tensor::cat(&pooled, 0)?)?;
@@ -132,7 +132,7 @@ impl Joint {
         for micro in batch {
             let clips = micro.captions.len();
             let out = self.mae.forward(&micro.tubelets, &micro.split)?;
-            let passed_on = (pool(&out.encoded)? * upstream.narrow(0, start, clips)?)?.sum_all()?;
+            let passed_on = (head.pool(&out.encoded)? * upstream.narrow(0, start, clips)?)?.sum_all()?;
             let surrogate = ((&out.loss * share)? + passed_on)?;
             grads.backward(model_vars.iter().copied(), &surrogate)?;
             losses.add(&out, share)?;

@@ -33,7 +33,7 @@ fn a_table_has_a_line_per_arm_beside_its_baselines_and_finished_runs_stay() {
         assert!(printed.contains(arm), "{printed}");
     }
     let rows = tables(&out)[0]["rows"].as_array().unwrap().clone();
-    assert_eq!(rows.len(), 5, "two baselines and three arms");
+    assert_eq!(rows.len(), 8, "two baselines and six arms");
     let top = rows.iter().find(|row| row["name"] == "text-joint").unwrap();
     for protocol in ["knn", "linear"] {
         let mean = top["top1"][protocol]["mean"].as_f64().unwrap();
@@ -87,7 +87,7 @@ fn what_would_be_run_can_be_listed_without_running_it() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("none");
     let listed = ok(&arguments(&out, &["--list"]));
-    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert_eq!(listed.lines().count(), 6, "{listed}");
     assert!(!out.exists());
     let error = fails(1, &arguments(&out, &["--seeds", "0"]));
     assert!(error.contains("at least 1"), "{error}");

@@ -11,6 +11,7 @@ use tgm_data::manifest::{Manifest, Row};
 use tgm_eval::Features;
 use tgm_eval::pass::{Encoded, clip_id, encode_labelled};
 use tgm_mae::Encoder;
+use tgm_ops::Pooling;
 
 use crate::progress::Progress;
 use crate::run_data::subset;
@@ -180,17 +181,31 @@ impl EvalData {
         })
     }
 
-    /// Encodes the train clips, one view each, and the test clips, all views; every video is decoded once.
+    /// The mean tokens of the train clips, one view each, and of the test clips, all views; every video is decoded once.
     ///
     /// # Errors
     /// When a train video is bad, or a test video unless bad ones are allowed.
     pub fn encode(&self, title: &str, encoders: &[&Encoder]) -> Result<[Encoded; 2]> {
+        self.encode_pooled(title, encoders, Pooling::Mean)
+    }
+
+    /// [`Self::encode`] with tokens pooled as a contrastive head wants them.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_pooled(
+        &self,
+        title: &str,
+        encoders: &[&Encoder],
+        pooling: Pooling,
+    ) -> Result<[Encoded; 2]> {
         let one = TestViews { views: 1, crops: 1 };
         let before = self.train.rows().len();
         let progress = Progress::new(title, (before + self.test.rows().len()) as u64);
-        let train = self.encode_part(&self.train, one, false, encoders, &|done| progress.set(done as u64))?;
+        let train = self
+            .encode_part(&self.train, one, false, (encoders, pooling), &|done| progress.set(done as u64))?;
         let done = |done| progress.set((before + done) as u64);
-        let test = self.encode_part(&self.test, self.views, self.allow_bad, encoders, &done)?;
+        let test = self.encode_part(&self.test, self.views, self.allow_bad, (encoders, pooling), &done)?;
         progress.finish();
         Ok([train, test])
     }
@@ -200,13 +215,13 @@ impl EvalData {
         part: &Subset,
         views: TestViews,
         allow_bad: bool,
-        encoders: &[&Encoder],
+        (encoders, pooling): (&[&Encoder], Pooling),
         done: &dyn Fn(usize),
     ) -> Result<Encoded> {
         let clips = EvalLoader::new(part, &self.clip, &self.loader, views)?;
         let clips = if allow_bad { clips.keep_going() } else { clips };
         let first = &self.tasks[0];
-        Ok(encode_labelled(encoders, clips, first.classes.len(), &|id| first.label(id), done)?)
+        Ok(encode_labelled(encoders, pooling, clips, first.classes.len(), &|id| first.label(id), done)?)
     }
 
     /// The labels of the train clips.

@@ -117,7 +117,7 @@ pub fn zero_shot(
     templates: &[String],
     seed: u64,
 ) -> Result<Vec<Outcome>> {
-    let [train, test] = data.encode("features", &[trained, random])?;
+    let [train, test] = data.encode_pooled("features", &[trained, random], side.trained.head.pooling())?;
     let streams = Streams::new(seed);
     let outcome = |task: &Task| -> Result<Outcome> {
         let classes = side.classes(&task.classes, templates)?;
@@ -172,7 +172,7 @@ pub fn retrieve(
     }
     let sentences = side.sentences(&texts)?;
     let dim = sentences.len() / texts.len();
-    let [_, test] = data.encode("features", &[trained, random])?;
+    let [_, test] = data.encode_pooled("features", &[trained, random], side.trained.head.pooling())?;
     ensure!(test.bad.is_empty(), "retrieval ranks every test clip: {} could not be read", test.bad.len());
     let one = |head: &Head, features: &Features| -> Result<retrieval::Report> {
         let clips = mean_of_views(features.ids(), &head.clips(features)?, dim);

@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn runs_that_are_missing_leave_empty_lines() {
         let summary = summarise(Table::C, |_| Vec::new(), |_| Vec::new()).unwrap();
-        assert_eq!(summary.rows.len(), 3);
+        assert_eq!(summary.rows.len(), Table::C.lines().len());
         assert!(summary.rows.iter().all(|row| row.seeds.is_empty() && row.top1.is_empty()));
     }
 

@@ -19,7 +19,7 @@ pub enum Table {
     D,
     /// CLIP's patch features.
     E,
-    /// Weight and temperature of the joint loss.
+    /// Weight, pooling and temperature of the joint loss.
     F,
 }
 
@@ -63,7 +63,7 @@ impl Table {
             Self::C => "Which tubelets text selects",
             Self::D => "Captions: how many, how many wrong",
             Self::E => "CLIP's patch features",
-            Self::F => "Weight and temperature of the joint loss",
+            Self::F => "Weight, pooling and temperature of the joint loss",
         }
     }
 
@@ -146,12 +146,19 @@ fn ratios() -> Vec<Line> {
     lines
 }
 
+/// Which tubelets text selects, down to masks that the text hardly and not at all decides.
 fn selections() -> Vec<Line> {
     const BOTTOM_K: &str = "{ kind = 'text', ratio = 0.6, select = 'bottom-k' }";
+    const WARMER: &str = "{ kind = 'text', ratio = 0.6, select = 'sample', temperature = 0.3 }";
+    const WARMEST: &str = "{ kind = 'text', ratio = 0.6, select = 'sample', temperature = 1.0 }";
+    const RANDOM: &str = "{ kind = 'random', ratio = 0.60 }";
     [
         ("text", TEXT, Some("67.5 (fine-tuned)")),
         ("text-bottom-k", BOTTOM_K, Some("67.2 (fine-tuned)")),
         ("text-sample", TEXT_SAMPLE, None),
+        ("text-sample0.3", WARMER, None),
+        ("text-sample1", WARMEST, None),
+        ("random60", RANDOM, None),
     ]
     .into_iter()
     .map(|(name, masking, paper)| Line { arm: Arm::new(hard(), name, masking, true), against: None, paper })
@@ -190,6 +197,7 @@ fn joint_loss() -> Vec<Line> {
         line(arm().with("weight0.02", &["contrastive.weight=0.02"])),
         line(arm()),
         line(arm().with("weight1", &["contrastive.weight=1.0"])),
+        line(arm().with("max", &["contrastive.head.pooling=max"])),
         line(arm().with("fixed0.07", &["contrastive.head.learn_temperature=false"])),
         line(arm().with(
             "fixed0.2",
