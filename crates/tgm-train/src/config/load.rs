@@ -22,6 +22,7 @@ impl std::error::Error for ConfigError {}
 /// The configurations of runs inside the program: name, text.
 pub const NAMED: &[(&str, &str)] = &[
     ("demo", include_str!("../../configs/demo.toml")),
+    ("few-clips", include_str!("../../configs/few-clips.toml")),
     ("mgm-base", include_str!("../../configs/mgm-base.toml")),
     ("mgm-base-ssv2", include_str!("../../configs/mgm-base-ssv2.toml")),
     ("mgm-joint-base-ssv2", include_str!("../../configs/mgm-joint-base-ssv2.toml")),
@@ -44,11 +45,13 @@ pub const NAMED: &[(&str, &str)] = &[
 /// The configurations of evaluations inside the program: name, text.
 pub const NAMED_EVALUATIONS: &[(&str, &str)] = &[
     ("attentive", include_str!("../../configs/eval/attentive.toml")),
+    ("attentive-few-clips", include_str!("../../configs/eval/attentive-few-clips.toml")),
     ("attentive-ssv2", include_str!("../../configs/eval/attentive-ssv2.toml")),
     ("finetune-base", include_str!("../../configs/eval/finetune-base.toml")),
     ("finetune-base-1600", include_str!("../../configs/eval/finetune-base-1600.toml")),
     ("finetune-base-ssv2", include_str!("../../configs/eval/finetune-base-ssv2.toml")),
     ("finetune-base-2400-ssv2", include_str!("../../configs/eval/finetune-base-2400-ssv2.toml")),
+    ("finetune-few-clips", include_str!("../../configs/eval/finetune-few-clips.toml")),
     ("finetune-large", include_str!("../../configs/eval/finetune-large.toml")),
     ("finetune-small", include_str!("../../configs/eval/finetune-small.toml")),
     ("finetune-small-ssv2", include_str!("../../configs/eval/finetune-small-ssv2.toml")),
@@ -301,7 +304,7 @@ mod tests {
             };
             (config.masking.name(), config.masking.ratio(), config.contrastive.enabled, stride)
         };
-        for (name, _) in NAMED.iter().filter(|(name, _)| !["demo", "reproduce"].contains(name)) {
+        for (name, _) in NAMED.iter().filter(|(name, _)| !["demo", "few-clips", "reproduce"].contains(name)) {
             let (masking, ratio, joint, stride) = plan(name);
             assert_eq!(stride, if name.ends_with("ssv2") { 2 } else { 4 }, "{name}");
             let expected = match name.split('-').next().unwrap() {
