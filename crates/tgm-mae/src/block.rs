@@ -113,6 +113,16 @@ impl Block {
         tgm_ops::block(x, &self.with_bias()?, compute)
     }
 
+    /// The last `tail` tokens of what [`Self::forward`] gives, `[B, tail, D]`.
+    pub(crate) fn forward_tail(
+        &self,
+        x: &Tensor,
+        tail: usize,
+        compute: Compute,
+    ) -> candle_core::Result<Tensor> {
+        tgm_ops::block_tail(x, &self.with_bias()?, tail, compute)
+    }
+
     /// With each branch multiplied by its factor per sample, `[B, 1, 1]`: attention, then MLP. Operation by operation:
     /// the whole block as one does not show its branches.
     pub(crate) fn forward_dropping(

@@ -58,11 +58,15 @@ impl Decoder {
         let visible = (self.projection.forward(encoded, self.compute)?
             + gather_tokens(&self.positions, split.visible())?)?;
         let masked = gather_tokens(&self.positions, split.targets())?.broadcast_add(&self.mask_token)?;
+        let targets = masked.dims()[1];
         let mut x = Tensor::cat(&[&visible, &masked], 1)?;
-        for block in &self.blocks {
-            x = block.forward(&x, self.compute)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let last = i + 1 == self.blocks.len();
+            // What the last block would make of the visible tokens, nobody reads.
+            let tail = if last { targets } else { x.dims()[1] };
+            x = block.forward_tail(&x, tail, self.compute)?;
         }
-        let masked = x.narrow(1, visible.dims()[1], masked.dims()[1])?;
+        let masked = x.narrow(1, x.dims()[1] - targets, targets)?;
         Ok(self.head.forward(&self.norm.forward(&masked)?, self.compute)?)
     }
 }

@@ -22,6 +22,8 @@ const BLOCK: usize = 96;
 struct Head<'a, E> {
     qkv: &'a [E],
     tokens: usize,
+    /// The last tokens, which alone have queries.
+    tail: usize,
     /// d: width of a head.
     width: usize,
     /// D: of all heads.
@@ -33,8 +35,13 @@ impl<'a, E: Elem> Head<'a, E> {
     fn new(qkv: &'a [E], sizes: &Sizes, index: usize) -> Self {
         let (sample, head) = (index / sizes.heads, index % sizes.heads);
         let len = sizes.tokens * 3 * sizes.dim;
-        let (tokens, dim) = (sizes.tokens, sizes.dim);
-        Self { qkv: &qkv[sample * len..][..len], tokens, width: dim / sizes.heads, dim, head }
+        let &Sizes { tokens, tail, dim, heads, .. } = sizes;
+        Self { qkv: &qkv[sample * len..][..len], tokens, tail, width: dim / heads, dim, head }
+    }
+
+    /// The first token that has a query.
+    fn first(&self) -> usize {
+        self.tokens - self.tail
     }
 
     /// Queries (0), keys (1) or values (2) from token `from`, as rows `[tokens, d]`.
@@ -92,15 +99,15 @@ fn against<E: Elem>(lhs: &Lhs<'_>, panels: &[u32], groups: usize, mut f: impl Fn
     }
 }
 
-/// Attention of all samples and heads: `[B, N, 3 D]` to `[B, N, D]`, and the logarithm of every softmax's sum
-/// `[B, heads, N]`.
+/// Attention of all samples and heads: `[B, N, 3 D]` to `[B, tail, D]`, and the logarithm of every softmax's sum
+/// `[B, heads, tail]`.
 pub(super) fn forward<E: Elem>(qkv: &[E], sizes: &Sizes) -> (Buffer<E>, Vec<f32>) {
-    let mut out = Buffer::<E>::new(qkv.len() / 3);
-    let mut log_sums = vec![0f32; sizes.batch * sizes.heads * sizes.tokens];
+    let mut out = Buffer::<E>::new(sizes.tail_rows() * sizes.dim);
+    let mut log_sums = vec![0f32; sizes.heads * sizes.tail_rows()];
     let shared = Out::new(&mut out);
-    log_sums.par_chunks_mut(sizes.tokens).enumerate().for_each(|(index, log_sums)| {
+    log_sums.par_chunks_mut(sizes.tail).enumerate().for_each(|(index, log_sums)| {
         let head = Head::new(qkv, sizes, index);
-        let start = index / sizes.heads * sizes.tokens * sizes.dim + head.head * head.width;
+        let start = index / sizes.heads * sizes.tail * sizes.dim + head.head * head.width;
         with_scratch(|scratch| forward_head(&head, scratch, start, &shared, log_sums));
     });
     (out, log_sums)
@@ -131,9 +138,9 @@ fn forward_head_body<const FMA: bool, E: Elem>(
     let stride = tokens.next_multiple_of(COLS);
     let mut scores = vec![0f32; ROWS * stride];
     let mut weights = vec![E::default(); ROWS * stride];
-    let queries = head.rows(0, 0, tokens);
-    for from in (0..tokens).step_by(ROWS) {
-        let rows = ROWS.min(tokens - from);
+    let queries = head.rows(0, head.first(), head.tail);
+    for from in (0..head.tail).step_by(ROWS) {
+        let rows = ROWS.min(head.tail - from);
         let lhs = strip(&queries, from, spare);
         against::<E>(&lhs, key_panels, deep, |col, tile| {
             for (row, sums) in scores.chunks_exact_mut(stride).zip(&tile.0) {
@@ -205,9 +212,9 @@ pub(super) fn backward<E: Elem>(
 ) -> Buffer<E> {
     let mut dqkv = Buffer::<E>::new(qkv.len());
     let shared = Out::new(&mut dqkv);
-    log_sums.par_chunks(sizes.tokens).enumerate().for_each(|(index, log_sums)| {
+    log_sums.par_chunks(sizes.tail).enumerate().for_each(|(index, log_sums)| {
         let head = Head::new(qkv, sizes, index);
-        let start = index / sizes.heads * sizes.tokens * sizes.dim + head.head * head.width;
+        let start = index / sizes.heads * sizes.tail * sizes.dim + head.head * head.width;
         let task = Backward { head, out: &out[start..], dout: &dout[start..], log_sums, dqkv: &shared };
         let start = index / sizes.heads * sizes.tokens * 3 * sizes.dim + head.head * head.width;
         with_scratch(|scratch| backward_head(&task, start, scratch));
@@ -251,16 +258,17 @@ fn backward_head_body<const FMA: bool, E: Elem>(task: &Backward<'_, E>, start: u
     let mut dvalues = vec![0f32; tokens * width];
     let mut weights = vec![E::default(); ROWS * BLOCK];
     let mut dweights = vec![E::default(); ROWS * BLOCK];
-    for from in (0..tokens).step_by(BLOCK) {
-        let rows = BLOCK.min(tokens - from);
+    let first = head.first();
+    for from in (0..head.tail).step_by(BLOCK) {
+        let rows = BLOCK.min(head.tail - from);
         let dout = &task.dout[from * dim..];
         let used = panel_words::<E>(rows, width);
         let (q_panels, do_panels) = (&mut q_panels[..used], &mut do_panels[..used]);
-        pack_all(&head.rows(0, from, rows), q_panels);
+        pack_all(&head.rows(0, first + from, rows), q_panels);
         pack_all(&Matrix::rows(dout, rows, width, dim), do_panels);
         let deep_block = rows.div_ceil(E::GROUP);
         let used = panel_words::<E>(width, rows);
-        pack_all(&head.cols(0, from, rows), &mut q_cols[..used]);
+        pack_all(&head.cols(0, first + from, rows), &mut q_cols[..used]);
         pack_all(&Matrix::cols(dout, width, rows, dim), &mut do_cols[..used]);
         let (q_cols, do_cols) = (&q_cols[..used], &do_cols[..used]);
 
@@ -309,11 +317,13 @@ fn backward_head_body<const FMA: bool, E: Elem>(task: &Backward<'_, E>, start: u
             against::<E>(&lhs, key_cols, wide, |col, tile| {
                 let cols = COLS.min(width - col);
                 for (r, sums) in tile.0.iter().enumerate().take(kept) {
-                    write(task.dqkv, start + (from + query + r) * 3 * dim + col, &sums[..cols]);
+                    write(task.dqkv, start + (first + from + query + r) * 3 * dim + col, &sums[..cols]);
                 }
             });
         }
     }
+    let none = vec![0f32; width];
+    (0..first).for_each(|token| write(task.dqkv, start + token * 3 * dim, &none));
     for (part, grads) in [(1, &dkeys), (2, &dvalues)] {
         for (token, row) in grads.chunks_exact(width).enumerate() {
             write(task.dqkv, start + token * 3 * dim + part * dim, row);

@@ -64,12 +64,20 @@ pub struct BlockParams {
 /// # Errors
 /// When shapes do not fit, or a backward pass is wanted through an activation that has none.
 pub fn block(x: &Tensor, params: &BlockParams, compute: Compute) -> Result<Tensor> {
-    let sizes = Sizes::new(x, params)?;
+    block_tail(x, params, x.dims3()?.1, compute)
+}
+
+/// The last `tail` tokens of what [`block`] gives, `[B, tail, D]`, without computing the others: those are keys and values only.
+///
+/// # Errors
+/// As [`block`], and when there are fewer tokens, or none are wanted.
+pub fn block_tail(x: &Tensor, params: &BlockParams, tail: usize, compute: Compute) -> Result<Tensor> {
+    let sizes = Sizes::new(x, params, tail)?;
     if compute.keep != Keep::Nothing && params.activation != Activation::Gelu {
         bail!("block: {:?} has no backward pass", params.activation);
     }
     if !(available::<f32>() && crate::cpu::fused(&[x]) && x.dtype() == DType::F32) {
-        return composed(x, params, compute);
+        return composed(x, params, compute)?.narrow(1, sizes.first(), tail);
     }
     match compute.precision.or_f32() {
         Precision::F32 => apply::<f32>(x, params, sizes, compute.keep),
@@ -146,13 +154,15 @@ impl BlockParams {
 struct Sizes {
     batch: usize,
     tokens: usize,
+    /// The last tokens, of which alone the output is wanted.
+    tail: usize,
     dim: usize,
     heads: usize,
     mlp: usize,
 }
 
 impl Sizes {
-    fn new(x: &Tensor, params: &BlockParams) -> Result<Self> {
+    fn new(x: &Tensor, params: &BlockParams, tail: usize) -> Result<Self> {
         let (batch, tokens, dim) = x.dims3()?;
         let (mlp, heads) = (params.fc1[0].dims2()?.0, params.heads);
         let vectors = [(&params.norm1, dim), (&params.norm2, dim)];
@@ -167,11 +177,25 @@ impl Sizes {
             let shapes: Vec<_> = params.tensors().map(Tensor::dims).collect();
             bail!("block: input {:?} with {heads} heads and parameters {shapes:?}", x.shape());
         }
-        Ok(Self { batch, tokens, dim, heads, mlp })
+        if !(1..=tokens).contains(&tail) {
+            bail!("block: the last {tail} of {tokens} tokens");
+        }
+        Ok(Self { batch, tokens, tail, dim, heads, mlp })
     }
 
+    /// Rows of the input.
     fn rows(&self) -> usize {
         self.batch * self.tokens
+    }
+
+    /// Rows of the output.
+    fn tail_rows(&self) -> usize {
+        self.batch * self.tail
+    }
+
+    /// The first token whose output is wanted.
+    fn first(&self) -> usize {
+        self.tokens - self.tail
     }
 }
 
@@ -278,10 +302,13 @@ impl<E: Elem> Block<E> {
         drop(normed);
         let (attended, log_sums) = attention::forward(&qkv, &self.sizes);
 
+        let rows = self.sizes.tail_rows();
+        let residual = rows::tails(x, &self.sizes);
         let mut middle = Buffer::<f32>::new(rows * dim);
         let bias = views.proj[1].as_slice()?;
-        let finish = AddResidual { out: Out::new(&mut middle), stride: dim, bias, residual: x };
+        let finish = AddResidual { out: Out::new(&mut middle), stride: dim, bias, residual: &residual };
         times(Matrix::rows(&attended, rows, dim, dim), &params.proj[0], &views.proj[0], &finish)?;
+        drop(residual);
 
         let [weight, bias] = both(&views.norm2)?;
         let (normed, norm2) = layer_norm::<E>(&middle, weight, bias, params.eps);
@@ -307,11 +334,12 @@ impl<E: Elem> Block<E> {
     /// The gradient of the input. Those of the parameters go where [`sink::deliver`] says, the rest into the stash.
     fn backward(&self, x: &[f32], saved: Saved<E>, dout: &[f32]) -> Result<Vec<f32>> {
         let Sizes { dim, mlp, .. } = self.sizes;
-        let rows = self.sizes.rows();
+        let (all, rows) = (self.sizes.rows(), self.sizes.tail_rows());
         let params = &self.params;
         let views = Views::new(params);
         let mut grads = Vec::with_capacity(12);
         let weight_grad = |param: &Tensor, dy: &[E], outs: usize, x: &[E], ins: usize| {
+            let rows = x.len() / ins;
             let (dy, x) = (Matrix::cols(dy, outs, rows, outs), Matrix::cols(x, ins, rows, ins));
             sink::deliver(param, |out, add| {
                 product::<E, _, _, _>(dy, x, &Accumulate { out: Out::new(out), stride: ins, add });
@@ -363,9 +391,10 @@ impl<E: Elem> Block<E> {
         {
             let finish = Store { out: Out::new(&mut dnormed), stride: dim, bias: None };
             let weight = Matrix::cols(views.qkv.as_slice::<f32>()?, dim, 3 * dim, dim);
-            product::<E, _, _, _>(Matrix::rows(&dqkv, rows, 3 * dim, 3 * dim), weight, &finish);
+            product::<E, _, _, _>(Matrix::rows(&dqkv, all, 3 * dim, 3 * dim), weight, &finish);
         }
-        let dx = layer_norm_backward(x, &saved.norm1, weight, &dnormed, &dmiddle.dx);
+        let residual = rows::from_tails(dmiddle.dx, &self.sizes);
+        let dx = layer_norm_backward(x, &saved.norm1, weight, &dnormed, &residual);
 
         // In the order of `BlockParams::tensors`.
         let vector = sink::deliver_values;
@@ -390,7 +419,8 @@ impl<E: Elem> Block<E> {
     fn run(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (out, saved) = self.forward(slice(x, layout)?, self.keep == Keep::Activations)?;
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
-        Ok((f32::to_cpu_storage_owned(out), layout.shape().clone()))
+        let Sizes { batch, tail, dim, .. } = self.sizes;
+        Ok((f32::to_cpu_storage_owned(out), Shape::from((batch, tail, dim))))
     }
 }
 

@@ -1,7 +1,10 @@
 //! Passes over rows of activations: layer norm forward and backward, conversions, column sums.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
+use super::Sizes;
 use crate::buffer::Buffer;
 use crate::cpu::{rows_per_task, sum_blocks};
 use crate::simd::{Elem, mul_add, multiversion};
@@ -26,6 +29,30 @@ fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
         sums[i - whole] += f(i);
     }
     sums.iter().sum()
+}
+
+/// The wanted last tokens of every sample, `[B, N, D]` to `[B, tail, D]`.
+pub(super) fn tails<'a>(x: &'a [f32], sizes: &Sizes) -> Cow<'a, [f32]> {
+    if sizes.tail == sizes.tokens {
+        return Cow::Borrowed(x);
+    }
+    let first = sizes.first() * sizes.dim;
+    let mut tails = Vec::with_capacity(sizes.tail_rows() * sizes.dim);
+    x.chunks_exact(sizes.tokens * sizes.dim).for_each(|sample| tails.extend_from_slice(&sample[first..]));
+    Cow::Owned(tails)
+}
+
+/// The reverse, with zeros where nothing was wanted.
+pub(super) fn from_tails(tails: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
+    if sizes.tail == sizes.tokens {
+        return tails;
+    }
+    let mut all = vec![0f32; sizes.rows() * sizes.dim];
+    let samples = all.chunks_exact_mut(sizes.tokens * sizes.dim);
+    for (sample, tail) in samples.zip(tails.chunks_exact(sizes.tail * sizes.dim)) {
+        sample[sizes.first() * sizes.dim..].copy_from_slice(tail);
+    }
+    all
 }
 
 /// Layer norm of rows of `weight.len()` numbers, and each row's statistics.

@@ -199,3 +199,35 @@ fn inference_takes_weights_in_bfloat16() {
     }
     assert!(block(case.x(), &narrow, Compute::default()).is_err());
 }
+
+/// The block of all tokens, cut: the bits of the output, and the gradients but for the order of sums.
+#[test]
+fn the_tail_is_that_of_the_whole_block() {
+    for (case, tail) in cases().iter().zip([1, 3, 70, 96, 200]) {
+        let tokens = case.x().dims()[1];
+        for precision in [Precision::F32, Precision::Bf16] {
+            let compute = Compute { precision, keep: Keep::Activations };
+            let (want, want_grads) =
+                case.run(|x, params| block(x, params, compute)?.narrow(1, tokens - tail, tail));
+            for keep in [Keep::Activations, Keep::Inputs] {
+                let (got, grads) =
+                    case.run(|x, params| block_tail(x, params, tail, Compute { precision, keep }));
+                assert_eq!(values(&got), values(&want));
+                for (name, var) in NAMES.iter().zip(&case.vars) {
+                    let (got, want) = (grads.get(var).unwrap(), want_grads.get(var).unwrap());
+                    let off = distance(got, want);
+                    let norm = want.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+                    assert!(
+                        off < 1e-5 || norm < 1e-4,
+                        "{tail} of {tokens}, {precision:?}: {name} off by {off}"
+                    );
+                }
+            }
+        }
+    }
+    let case = Case::new([1, 9, 24], 3, 40);
+    for tail in [0, 10] {
+        let error = block_tail(case.x(), &case.params, tail, Compute::default()).unwrap_err().to_string();
+        assert!(error.contains(&format!("the last {tail} of 9 tokens")), "{error}");
+    }
+}
