@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 use tgm_ops::{
-    Activation, BlockParams, Compute, Init, ParamError, Params, attention, gelu, layer_norm, linear_with,
+    Activation, BlockParams, Compute, Init, ParamError, Params, attention, gelu, layer_norm, linear_mse,
+    linear_with, mse,
 };
 
 use crate::config::TransformerConfig;
@@ -54,6 +55,14 @@ impl Dense {
 
     pub(crate) fn forward(&self, x: &Tensor, compute: Compute) -> candle_core::Result<Tensor> {
         linear_with(x, &self.weight, self.bias.as_ref(), compute)
+    }
+
+    /// The mean squared error of [`Self::forward`] against a target, a scalar.
+    pub(crate) fn error(&self, x: &Tensor, target: Tensor, compute: Compute) -> candle_core::Result<Tensor> {
+        match &self.bias {
+            Some(bias) => linear_mse(x, &self.weight, bias, target, compute),
+            None => mse(&self.forward(x, compute)?, &target),
+        }
     }
 }
 

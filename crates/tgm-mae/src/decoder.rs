@@ -50,11 +50,31 @@ impl Decoder {
 
     /// From `encoded` `[B, Nv, D]` to the predicted pixels of the split's targets, `[B, Nt, P]`.
     ///
-    /// Mask tokens stand behind the visible ones; the clip's order is not restored, positions tell it.
-    ///
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, encoded: &Tensor, split: &TokenSplit) -> Result<Tensor, MaeError> {
+        Ok(self.head.forward(&self.decode(encoded, split)?, self.compute)?)
+    }
+
+    /// The mean squared error of [`Self::forward`] against `target` `[B, Nt, P]`, a scalar, in less memory: see
+    /// [`tgm_ops::linear_mse`]. The target is asked for when all but the head has been computed.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, and those of `target`.
+    pub fn error(
+        &self,
+        encoded: &Tensor,
+        split: &TokenSplit,
+        target: impl FnOnce() -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor, MaeError> {
+        let masked = self.decode(encoded, split)?;
+        Ok(self.head.error(&masked, target()?, self.compute)?)
+    }
+
+    /// What the head makes pixels of: `[B, Nt, D]` for the split's targets.
+    ///
+    /// Mask tokens stand behind the visible ones; the clip's order is not restored, positions tell it.
+    fn decode(&self, encoded: &Tensor, split: &TokenSplit) -> Result<Tensor, MaeError> {
         let visible = (self.projection.forward(encoded, self.compute)?
             + gather_tokens(&self.positions, split.visible())?)?;
         let masked = gather_tokens(&self.positions, split.targets())?.broadcast_add(&self.mask_token)?;
@@ -67,6 +87,6 @@ impl Decoder {
             x = block.forward_tail(&x, tail, self.compute)?;
         }
         let masked = x.narrow(1, x.dims()[1] - targets, targets)?;
-        Ok(self.head.forward(&self.norm.forward(&masked)?, self.compute)?)
+        Ok(self.norm.forward(&masked)?)
     }
 }

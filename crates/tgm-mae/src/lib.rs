@@ -52,6 +52,6 @@ pub use encoder::Encoder;
 pub use error::MaeError;
 pub use keys::KeyLayout;
 pub use memory::MemoryEstimate;
-pub use model::{Reconstruction, VideoMae};
+pub use model::{MaskedLoss, Reconstruction, VideoMae};
 pub use position::sinusoid_table;
 pub use tokens::{TokenSplit, tubelets_from_pixels};

@@ -1,7 +1,7 @@
 //! The masked autoencoder for pretraining: the whole method in one sitting.
 
 use candle_core::Tensor;
-use tgm_ops::{Compute, Params, TargetSpec, gather_tokens, mse};
+use tgm_ops::{Compute, Params, TargetSpec, mse, variance};
 
 use crate::{Decoder, Encoder, MaeConfig, MaeError, TokenSplit};
 
@@ -24,6 +24,17 @@ pub struct Reconstruction {
     pub target: Tensor,
     /// Mean squared error, a scalar.
     pub loss: Tensor,
+}
+
+/// What training needs of a forward pass.
+#[derive(Clone, Debug)]
+pub struct MaskedLoss {
+    /// Encoded visible tubelets `[B, Nv, D]`, after the encoder's last norm.
+    pub encoded: Tensor,
+    /// Mean squared error, a scalar.
+    pub loss: Tensor,
+    /// The same for a model that always answers the mean.
+    pub of_mean: f64,
 }
 
 impl VideoMae {
@@ -55,9 +66,24 @@ impl VideoMae {
     pub fn forward(&self, tubelets: &Tensor, split: &TokenSplit) -> Result<Reconstruction, MaeError> {
         let encoded = self.encoder.forward(tubelets, split.visible())?;
         let prediction = self.decoder.forward(&encoded, split)?;
-        let target = self.target.target(&gather_tokens(&tubelets.detach(), split.targets())?)?;
+        let target = self.target.target_at(tubelets, split.targets())?;
         let loss = mse(&prediction, &target)?;
         Ok(Reconstruction { encoded, prediction, target, loss })
+    }
+
+    /// The loss of [`Self::forward`] without prediction and target, which are the largest tensors of a step.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn loss(&self, tubelets: &Tensor, split: &TokenSplit) -> Result<MaskedLoss, MaeError> {
+        let encoded = self.encoder.forward(tubelets, split.visible())?;
+        let mut of_mean = 0.0;
+        let loss = self.decoder.error(&encoded, split, || {
+            let target = self.target.target_at(tubelets, split.targets())?;
+            of_mean = variance(&target)?;
+            Ok(target)
+        })?;
+        Ok(MaskedLoss { encoded, loss, of_mean })
     }
 
     /// What copying costs, to compare a model with: the mean squared error between the target of each tubelet
@@ -71,8 +97,7 @@ impl VideoMae {
         split: &TokenSplit,
         sources: &Tensor,
     ) -> Result<Tensor, MaeError> {
-        let tubelets = tubelets.detach();
-        let of = |indices: &Tensor| self.target.target(&gather_tokens(&tubelets, indices)?);
+        let of = |indices: &Tensor| self.target.target_at(tubelets, indices);
         Ok(mse(&of(sources)?, &of(split.targets())?)?)
     }
 }

@@ -22,6 +22,7 @@
 //! | [`gather_tokens()`] | rows of `[B, N, D]` by per-sample index |
 //! | [`log_softmax()`] | over the last dimension |
 //! | [`mse()`] | mean squared error |
+//! | [`linear_mse()`] | the two in one, without keeping the prediction |
 //! | [`TargetSpec`] | VideoMAE's normalised pixel target |
 //! | [`AdamW`] | the optimiser over named parameters, with clipping and saveable state |
 //!
@@ -50,6 +51,7 @@ mod gemm;
 pub mod gradcheck;
 mod layer_norm;
 mod linear;
+mod linear_mse;
 mod mse;
 mod params;
 mod peak;
@@ -69,6 +71,7 @@ pub use gather::gather_tokens;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_with};
+pub use linear_mse::linear_mse;
 pub use mse::{mse, variance};
 pub use params::{Init, ParamError, Params};
 pub use peak::peak_flops;

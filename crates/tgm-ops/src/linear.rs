@@ -207,29 +207,33 @@ impl<E: Elem> Product<E> {
         }
         Ok(y)
     }
+}
 
-    /// Gradients of the input and the weight.
-    fn backward(x: &Tensor, weight: &Tensor, grad: &[f32]) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (out, dim) = weight.dims2()?;
-        let rows = grad.len() / out;
-        let (xv, wv) = (View::new(x), View::new(weight));
-        // An input that nobody learns from, such as pixels, needs no gradient.
-        let dx = if x.track_op() {
-            let mut dx = vec![0f32; rows * dim];
-            let finish = Store { out: Out::new(&mut dx), stride: dim, bias: None };
-            let weight = Matrix::cols(wv.as_slice::<f32>()?, dim, out, dim);
-            product::<E, _, _, _>(Matrix::rows(grad, rows, out, out), weight, &finish);
-            Some(tensor(dx, x.shape())?)
-        } else {
-            None
-        };
-        let x = Matrix::cols(xv.as_slice::<f32>()?, dim, rows, dim);
-        let dweight = sink::deliver(weight, |dweight, add| {
-            let finish = Accumulate { out: Out::new(dweight), stride: dim, add };
-            product::<E, _, _, _>(Matrix::cols(grad, out, rows, out), x, &finish);
-        })?;
-        Ok((dx, dweight))
-    }
+/// Gradients of the input and the weight, from that of the output `[rows, O]`.
+pub(crate) fn product_backward<E: Elem, G: Elem>(
+    x: &Tensor,
+    weight: &Tensor,
+    grad: &[G],
+) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    let (out, dim) = weight.dims2()?;
+    let rows = grad.len() / out;
+    let (xv, wv) = (View::new(x), View::new(weight));
+    // An input that nobody learns from, such as pixels, needs no gradient.
+    let dx = if x.track_op() {
+        let mut dx = vec![0f32; rows * dim];
+        let finish = Store { out: Out::new(&mut dx), stride: dim, bias: None };
+        let weight = Matrix::cols(wv.as_slice::<f32>()?, dim, out, dim);
+        product::<E, _, _, _>(Matrix::rows(grad, rows, out, out), weight, &finish);
+        Some(tensor(dx, x.shape())?)
+    } else {
+        None
+    };
+    let x = Matrix::cols(xv.as_slice::<f32>()?, dim, rows, dim);
+    let dweight = sink::deliver(weight, |dweight, add| {
+        let finish = Accumulate { out: Out::new(dweight), stride: dim, add };
+        product::<E, _, _, _>(Matrix::cols(grad, out, rows, out), x, &finish);
+    })?;
+    Ok((dx, dweight))
 }
 
 impl<E: Elem> CustomOp2 for Product<E> {
@@ -257,7 +261,7 @@ impl<E: Elem> CustomOp2 for Product<E> {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let gv = View::new(&grad);
-        Self::backward(x, weight, gv.as_slice()?)
+        product_backward::<E, f32>(x, weight, gv.as_slice()?)
     }
 }
 
@@ -289,7 +293,7 @@ impl<E: Elem> CustomOp3 for Product<E> {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let gv = View::new(&grad);
-        let (dx, dweight) = Self::backward(x, weight, gv.as_slice()?)?;
+        let (dx, dweight) = product_backward::<E, f32>(x, weight, gv.as_slice()?)?;
         let sums = block::rows::column_sums(gv.as_slice::<f32>()?, weight.dims()[0]);
         Ok((dx, dweight, sink::deliver_values(bias, &sums)?))
     }

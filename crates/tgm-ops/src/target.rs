@@ -1,10 +1,10 @@
 //! VideoMAE's reconstruction target.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::cpu::{View, tensor};
+use crate::gather_tokens;
 use crate::simd::multiversion;
 
 /// How the pixels of a tubelet become the target of the reconstruction.
@@ -28,6 +28,20 @@ impl TargetSpec {
     /// # Errors
     /// When `P` is not a multiple of the number of channels, or a tubelet to be standardised has a single pixel.
     pub fn target(&self, tubelets: &Tensor) -> Result<Tensor> {
+        self.rewrite(tubelets.detach().to_dtype(DType::F32)?.to_device(&Device::Cpu)?.copy()?)
+    }
+
+    /// The target of some of a clip's tubelets: those that `index` `[B, K]` picks from `[B, N, P]`, in one copy.
+    ///
+    /// # Errors
+    /// As [`Self::target`] and [`gather_tokens`].
+    pub fn target_at(&self, tubelets: &Tensor, index: &Tensor) -> Result<Tensor> {
+        let picked = gather_tokens(&tubelets.detach(), index)?;
+        self.rewrite(picked.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
+    }
+
+    /// Turns tubelets that nobody else holds into their target.
+    fn rewrite(&self, tubelets: Tensor) -> Result<Tensor> {
         let (_, _, len) = tubelets.dims3()?;
         let channels = self.mean.len();
         if channels == 0 || self.std.len() != channels || len % channels != 0 {
@@ -36,10 +50,29 @@ impl TargetSpec {
         if self.normalize && len == channels {
             bail!("target: a tubelet of one pixel has no variance to normalise by");
         }
-        let tubelets = tubelets.to_dtype(DType::F32)?.to_device(&candle_core::Device::Cpu)?.contiguous()?;
-        let mut out = View::new(&tubelets).as_slice::<f32>()?.to_vec();
-        out.par_chunks_mut(len).for_each(|tubelet| rewrite(tubelet, self));
-        tensor(out, tubelets.shape())
+        let tubelets = tubelets.contiguous()?;
+        tubelets.inplace_op1(&Rewrite { spec: self, len })?;
+        Ok(tubelets)
+    }
+}
+
+/// [`TargetSpec::rewrite`] of all tubelets of `len` values.
+struct Rewrite<'a> {
+    spec: &'a TargetSpec,
+    len: usize,
+}
+
+impl InplaceOp1 for Rewrite<'_> {
+    fn name(&self) -> &'static str {
+        "tgm-target"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("target: wanted are contiguous tubelets in f32");
+        };
+        values[start..end].par_chunks_mut(self.len).for_each(|tubelet| rewrite(tubelet, self.spec));
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@
 use anyhow::Result;
 use candle_core::{Tensor, Var};
 use tgm_contrastive::{Contrast, ContrastiveHead};
-use tgm_mae::{Reconstruction, TokenSplit, VideoMae};
+use tgm_mae::{MaskedLoss, TokenSplit, VideoMae};
 use tgm_ops::{Gradients, Params};
 
 /// The part of a global batch that is in the model at once.
@@ -80,7 +80,7 @@ impl Joint {
         let mut losses = Losses::default();
         let share = 1.0 / batch.len() as f64;
         for micro in batch {
-            let out = self.mae.forward(&micro.tubelets, &micro.split)?;
+            let out = self.mae.loss(&micro.tubelets, &micro.split)?;
             grads.backward(params.iter(), &(&out.loss * share)?)?;
             losses.add(&out, share)?;
         }
@@ -95,7 +95,7 @@ impl Joint {
         whole: &MicroBatch,
         grads: &mut Gradients,
     ) -> Result<Losses> {
-        let out = self.mae.forward(&whole.tubelets, &whole.split)?;
+        let out = self.mae.loss(&whole.tubelets, &whole.split)?;
         let contrast = head.loss(&head.pool(&out.encoded)?, texts(whole)?, &whole.captions)?;
         let loss = (&out.loss + (&contrast.loss * weight)?)?;
         grads.backward(params.iter(), &loss)?;
@@ -131,7 +131,7 @@ impl Joint {
         let (share, mut start) = (1.0 / batch.len() as f64, 0);
         for micro in batch {
             let clips = micro.captions.len();
-            let out = self.mae.forward(&micro.tubelets, &micro.split)?;
+            let out = self.mae.loss(&micro.tubelets, &micro.split)?;
             let passed_on = (head.pool(&out.encoded)? * upstream.narrow(0, start, clips)?)?.sum_all()?;
             let surrogate = ((&out.loss * share)? + passed_on)?;
             grads.backward(model_vars.iter().copied(), &surrogate)?;
@@ -150,9 +150,9 @@ fn texts(micro: &MicroBatch) -> Result<&Tensor> {
 }
 
 impl Losses {
-    fn add(&mut self, out: &Reconstruction, share: f64) -> Result<()> {
+    fn add(&mut self, out: &MaskedLoss, share: f64) -> Result<()> {
         self.mae += share * f64::from(out.loss.to_scalar::<f32>()?);
-        self.mae_of_mean += share * tgm_ops::variance(&out.target)?;
+        self.mae_of_mean += share * out.of_mean;
         Ok(())
     }
 

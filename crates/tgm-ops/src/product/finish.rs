@@ -99,6 +99,30 @@ impl Finish for AddResidual<'_> {
     }
 }
 
+/// Writes product plus bias less a target.
+pub(crate) struct Subtract<'a, T> {
+    pub(crate) out: Out<'a, T>,
+    pub(crate) stride: usize,
+    pub(crate) bias: &'a [f32],
+    pub(crate) target: &'a [f32],
+}
+
+impl<T: Elem> Finish for Subtract<'_, T> {
+    #[inline(always)]
+    fn finish(&self, at: &Place, tile: &Tile) {
+        debug_assert_eq!(at.block, 0);
+        each_row!(at, tile, |row, sums| {
+            let start = row * self.stride + at.col;
+            // SAFETY: rows and columns of different tiles are different.
+            let out = unsafe { self.out.part(start, sums.len()) };
+            let target = &self.target[start..start + sums.len()];
+            for (((out, &s), &b), &t) in out.iter_mut().zip(sums).zip(&self.bias[at.col..]).zip(target) {
+                *out = T::put((s + b) - t);
+            }
+        });
+    }
+}
+
 /// Adds the product to what is there, or overwrites it the first time: gradients of weights.
 pub(crate) struct Accumulate<'a> {
     pub(crate) out: Out<'a, f32>,
