@@ -6,9 +6,8 @@
 use candle_core::{Device, Tensor};
 use tgm_data::loader::{EvalLoader, Sample};
 use tgm_mae::Encoder;
-use tgm_ops::Pooling;
 
-use crate::{Error, Features, Result, baseline};
+use crate::{Error, Features, Readout, Result, baseline};
 
 /// Clips that go through an encoder together.
 const BATCH: usize = 16;
@@ -24,7 +23,7 @@ pub struct Video {
     pub label: Option<u32>,
     /// How many views there are of it.
     pub views: usize,
-    /// For each encoder the vectors of all views, `[views, dim]`: the encoder's tokens of *all* tubelets, pooled.
+    /// For each encoder the vectors of all views, `[views, dim]`: the encoder's tokens of *all* tubelets, read out.
     pub features: Vec<Vec<f32>>,
     /// [`baseline::thumbnail_motion`] of the first view.
     pub motion: Vec<f32>,
@@ -48,7 +47,7 @@ pub fn clip_id(path: &str, row: u32) -> String {
 /// [`Error::Data`] for a bad video, [`Error::Model`] when the clips do not fit an encoder, and those of `sink`.
 pub fn encode(
     encoders: &[&Encoder],
-    pooling: Pooling,
+    readout: Readout,
     clips: EvalLoader,
     mut sink: impl FnMut(Result<Video>) -> Result<()>,
 ) -> Result<()> {
@@ -59,21 +58,21 @@ pub fn encode(
             Ok(views) if views.is_empty() => {}
             Ok(views) => waiting.push(views),
             Err(error) => {
-                flush(&encoders, pooling, &mut waiting, &mut sink)?;
+                flush(&encoders, readout, &mut waiting, &mut sink)?;
                 sink(Err(error.into()))?;
             }
         }
         if waiting.iter().map(Vec::len).sum::<usize>() >= BATCH {
-            flush(&encoders, pooling, &mut waiting, &mut sink)?;
+            flush(&encoders, readout, &mut waiting, &mut sink)?;
         }
     }
-    flush(&encoders, pooling, &mut waiting, &mut sink)
+    flush(&encoders, readout, &mut waiting, &mut sink)
 }
 
 /// Encodes the videos that wait, and hands them on.
 fn flush(
     encoders: &[Encoder],
-    pooling: Pooling,
+    readout: Readout,
     waiting: &mut Vec<Vec<Sample>>,
     sink: &mut impl FnMut(Result<Video>) -> Result<()>,
 ) -> Result<()> {
@@ -83,9 +82,10 @@ fn flush(
         return Ok(());
     }
     let tubelets = stack(&clips)?;
-    let pooled = encoders
+    let slots = clips[0].grid.slots();
+    let vectors = encoders
         .iter()
-        .map(|encoder| Ok(pooling.apply(&encoder.forward_all(&tubelets)?)?.to_vec2::<f32>()?))
+        .map(|encoder| Ok(readout.apply(&encoder.forward_all(&tubelets)?, slots)?.to_vec2::<f32>()?))
         .collect::<Result<Vec<_>>>()?;
     let mut first = 0;
     for views in &videos {
@@ -97,7 +97,7 @@ fn flush(
             path: sample.path.clone(),
             label: sample.label,
             views: views.len(),
-            features: pooled.iter().map(|rows| rows[range.clone()].concat()).collect(),
+            features: vectors.iter().map(|rows| rows[range.clone()].concat()).collect(),
             motion: baseline::thumbnail_motion(clip.data(), [clip.frames(), clip.height(), clip.width()])?,
         }))?;
     }
@@ -148,7 +148,7 @@ pub struct Encoded {
 /// [keeps going](EvalLoader::keep_going): then it is listed in [`Encoded::bad`]; else as [`encode`].
 pub fn encode_labelled(
     encoders: &[&Encoder],
-    pooling: Pooling,
+    readout: Readout,
     clips: EvalLoader,
     classes: usize,
     label: &dyn Fn(&str) -> Option<u32>,
@@ -160,7 +160,7 @@ pub fn encode_labelled(
     let lenient = clips.keeps_going();
     let data = clips.data().clone();
     let mut position = 0;
-    encode(encoders, pooling, clips, |video| {
+    encode(encoders, readout, clips, |video| {
         position += 1;
         let video = match video {
             Err(Error::Data(error)) if lenient && error.is_bad_video() => {

@@ -8,7 +8,7 @@ use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subse
 use tgm_data::manifest::Manifest;
 use tgm_eval::linear::logistic;
 use tgm_eval::pass::encode_labelled;
-use tgm_eval::{Evaluation, Features, Protocol, Report, bootstrap, evaluate, knn};
+use tgm_eval::{Evaluation, Features, Protocol, Readout, Report, bootstrap, evaluate, knn};
 use tgm_mae::{Encoder, MaeConfig};
 use tgm_ops::Pooling;
 use tgm_random::Streams;
@@ -78,7 +78,7 @@ impl LabelledClips {
             let done = |done| progress.set((before + done) as u64);
             let mut encoded = encode_labelled(
                 &[encoder],
-                Pooling::Mean,
+                Readout::Pooled(Pooling::Mean),
                 clips,
                 first.classes.len(),
                 &|id| first.label(id),

@@ -120,6 +120,15 @@ fn every_data_set_goes_through_every_frozen_protocol() {
 }
 
 #[test]
+fn the_motion_read_out_is_another_feature_and_named_in_the_result() {
+    let manifest = world();
+    let base = ["eval", "manifest", "--data", &manifest, "--checkpoint", text(run()), "--protocol", "knn"];
+    assert!(ok(&[&base[..], &["--readout", "motion"]].concat()).contains("kNN (motion) on "));
+    assert!(ok(&[&base[..], &["--set", "readout=\"motion\""]].concat()).contains("kNN (motion) on "));
+    assert!(ok(&base).contains("kNN on "));
+}
+
+#[test]
 fn other_columns_are_evaluated_like_labels_and_seeds_end_in_one_interval() {
     let dir = tempfile::tempdir().unwrap();
     let (report, out) = (dir.path().join("result.json"), dir.path().join("out"));

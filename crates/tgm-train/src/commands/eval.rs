@@ -12,7 +12,7 @@ use tgm_eval::{joint, retrieval, zero_shot};
 use tgm_mae::Checkpoint;
 use tgm_random::Streams;
 
-use crate::config::{self, ConfigError, EvalConfig, ProtocolName, Recipe};
+use crate::config::{self, ConfigError, EvalConfig, ProtocolName, Readout, Recipe};
 use crate::evaluation::data::{Choices, EvalData, LABEL, Task, layouts, print_check};
 use crate::evaluation::frozen::{self, knn_protocol, linear_protocol};
 use crate::evaluation::outcome::{Outcome, OverSeeds, Record, print_action};
@@ -28,6 +28,7 @@ use crate::run_data::subset;
 Examples:
   tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol knn
   tgm eval manifest --data clips.csv --checkpoint videomae-base/ --protocol linear --json result.json --out result/
+  tgm eval manifest --data clips.csv --checkpoint runs/few-clips --protocol knn --k 5 --readout motion
   tgm eval ssv2 --data /data/ssv2 --check
   tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base --protocol linear --recipe adamw
   tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base-ssv2 --config finetune-base-ssv2 --out ft/
@@ -58,6 +59,9 @@ pub(super) struct Args {
     /// The linear probe; by default bn-sgd.
     #[arg(long)]
     recipe: Option<Recipe>,
+    /// What of the tokens kNN and the linear probe see: by default their mean.
+    #[arg(long)]
+    readout: Option<Readout>,
     /// Neighbours of kNN; by default 200, or 20 for fewer than 5,000 clips.
     #[arg(long, value_name = "N")]
     k: Option<usize>,
@@ -148,7 +152,7 @@ impl DatasetName {
 
 #[derive(Debug, Serialize)]
 struct Output {
-    protocol: &'static str,
+    protocol: String,
     checkpoint: PathBuf,
     seed: u64,
     /// The lines of the summary.
@@ -178,7 +182,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let protocol = config.protocol;
     let checkpoint = model_io::open(path)?;
     let mut output = Output {
-        protocol: protocol.title(),
+        protocol: config.title(),
         checkpoint: path.clone(),
         seed: args.seed,
         rows: Vec::new(),
@@ -202,7 +206,7 @@ pub(super) fn run(args: Args) -> Result<()> {
             for task in 0..data.tasks.len() {
                 let outcomes: Vec<&Outcome> = by_seed.iter().map(|outcomes| &outcomes[task]).collect();
                 let result = OverSeeds::of(&outcomes, &data.title)?;
-                result.print(protocol.title());
+                result.print(&config.title());
                 output.over_seeds.push(result);
             }
         }
@@ -224,7 +228,7 @@ fn one_seed(
     seed: u64,
     output: &mut Output,
 ) -> Result<Vec<Outcome>> {
-    let protocol = config.protocol;
+    let title = config.title();
     let mut data = data.clone();
     if args.seeds > 1 {
         println!("seed {seed}");
@@ -232,9 +236,9 @@ fn one_seed(
     }
     let outcomes = outcomes(args, config, checkpoint, &data, seed)?;
     for outcome in &outcomes {
-        outcome.print(protocol.title(), &data.title);
-        write_files(args, outcome, &data, protocol)?;
-        output.rows.push(outcome.row(protocol.title()));
+        outcome.print(&title, &data.title);
+        write_files(args, outcome, &data, &title)?;
+        output.rows.push(outcome.row(&title));
         output.results.push(outcome.record(&data.title));
     }
     if let ([verb, noun], true) = (&outcomes[..], args.dataset == DatasetName::Epic100) {
@@ -261,6 +265,7 @@ fn configuration(args: &Args) -> Result<EvalConfig> {
         );
     }
     config.recipe = args.recipe.unwrap_or(config.recipe);
+    config.readout = args.readout.unwrap_or(config.readout);
     config.views = args.views.or(config.views);
     config.crops = args.crops.or(config.crops);
     config.k = args.k.or(config.k);
@@ -297,13 +302,15 @@ fn outcomes(
 ) -> Result<Vec<Outcome>> {
     let trained = model_io::encoder(checkpoint)?;
     let (random, _) = model_io::random_encoder(&checkpoint.config, seed)?;
+    let readout = config.readout.into();
     match config.protocol {
         ProtocolName::Knn => {
-            frozen::evaluate(data, &trained, Some(&random), &|train| knn_protocol(train, config.k), seed)
+            let protocol = |train: &_| knn_protocol(train, config.k);
+            frozen::evaluate(data, &trained, Some(&random), readout, &protocol, seed)
         }
         ProtocolName::Linear => {
             let protocol = |train: &_| linear_protocol(train, config);
-            frozen::evaluate(data, &trained, Some(&random), &protocol, seed)
+            frozen::evaluate(data, &trained, Some(&random), readout, &protocol, seed)
         }
         ProtocolName::Attentive | ProtocolName::Finetune => {
             let conduct = supervised::Conduct {
@@ -341,7 +348,7 @@ fn retrieve(args: &Args, checkpoint: &Checkpoint, data: &EvalData) -> Result<[re
 }
 
 /// Page and predictions; the names say which split and task.
-fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, protocol: ProtocolName) -> Result<()> {
+fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, title: &str) -> Result<()> {
     let Some(folder) = &args.out else { return Ok(()) };
     std::fs::create_dir_all(folder)?;
     let task = outcome.task.distinction().map_or(String::new(), |name| format!("-{name}"));
@@ -349,7 +356,7 @@ fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, protocol: Protoc
     let (table, html) =
         (folder.join(format!("predictions{end}.csv")), folder.join(format!("page{end}.html")));
     outcome.write_predictions(&table)?;
-    page::write(&html, outcome, data, protocol.title())?;
+    page::write(&html, outcome, data, title)?;
     println!("{}\n{}", table.display(), html.display());
     Ok(())
 }

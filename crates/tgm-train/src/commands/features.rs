@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset, TestViews};
 use tgm_data::manifest::Manifest;
+use tgm_eval::Readout;
 use tgm_eval::pass::encode;
 use tgm_eval::store::{About, Digest, Entry, Writer};
 use tgm_ops::Params;
@@ -98,7 +99,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         let rest = Subset::new(manifest.clone(), data.rows()[resumed_at..].to_vec())?;
         let loader = LoaderConfig { workers: args.workers, ..LoaderConfig::default() };
         let clips = EvalLoader::new(&rest, &clip, &loader, views)?;
-        encode(&[&encoder], Pooling::Mean, clips, |video| {
+        encode(&[&encoder], Readout::Pooled(Pooling::Mean), clips, |video| {
             writer.push(&video?.features[0])?;
             progress.set(writer.done() as u64);
             if writer.done().is_multiple_of(FLUSH_EVERY) { writer.flush() } else { Ok(()) }

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tgm_eval::linear::{adamw, logistic, sgd};
 use tgm_eval::supervised;
+use tgm_ops::Pooling;
 use toml::{Table, Value};
 
 use super::ConfigError;
@@ -53,6 +54,25 @@ pub enum Recipe {
     Logistic,
 }
 
+/// Which vector of a clip kNN and linear probe stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Readout {
+    /// The mean of all tokens, `[D]`: the field's.
+    Mean,
+    /// Every token less the mean over time of its place, `[N D]`: tells what moves where. Long: for small models and sets.
+    Motion,
+}
+
+impl From<Readout> for tgm_eval::Readout {
+    fn from(readout: Readout) -> Self {
+        match readout {
+            Readout::Mean => Self::Pooled(Pooling::Mean),
+            Readout::Motion => Self::Motion,
+        }
+    }
+}
+
 /// Everything that decides what an evaluation computes, besides checkpoint, data and seed.
 ///
 /// Each protocol has its section; a document needs to have only the keys that differ from the section's defaults.
@@ -63,6 +83,8 @@ pub struct EvalConfig {
     pub protocol: ProtocolName,
     /// Which linear probe. Set by `--recipe`.
     pub recipe: Recipe,
+    /// What of the tokens kNN and the linear probe see: `mean` or `motion`. Set by `--readout`.
+    pub readout: Readout,
     /// Clips in time per test video. Default: as published for the data set, 1 for a manifest. Set by `--views`.
     pub views: Option<usize>,
     /// Crops of each test clip, 1 or 3. Default: as published for the data set, 1 for a manifest. Set by `--crops`.
@@ -87,6 +109,7 @@ impl EvalConfig {
         Self {
             protocol,
             recipe: Recipe::BnSgd,
+            readout: Readout::Mean,
             views: None,
             crops: None,
             k: None,
@@ -97,6 +120,13 @@ impl EvalConfig {
             // As many heads as the encoder has, which is not known yet.
             attentive: supervised::Settings::attentive(0),
         }
+    }
+
+    /// As results call it: the protocol, and the read-out where that is not the field's.
+    pub fn title(&self) -> String {
+        let by_motion = self.readout == Readout::Motion
+            && matches!(self.protocol, ProtocolName::Knn | ProtocolName::Linear);
+        self.protocol.title().to_owned() + if by_motion { " (motion)" } else { "" }
     }
 
     /// The section that the protocol reads; none for one without settings.
@@ -121,6 +151,7 @@ impl EvalConfig {
             Value::Table(_) => Some(key) == self.section(),
             _ => match key {
                 "recipe" => self.protocol == ProtocolName::Linear,
+                "readout" => matches!(self.protocol, ProtocolName::Knn | ProtocolName::Linear),
                 "k" => self.protocol == ProtocolName::Knn,
                 _ => true,
             },
@@ -291,9 +322,9 @@ mod tests {
         let keys = |protocol| {
             EvalConfig::of(protocol).effective().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(keys(ProtocolName::Linear), "protocol recipe sgd");
+        assert_eq!(keys(ProtocolName::Linear), "protocol readout recipe sgd");
         assert_eq!(keys(ProtocolName::Finetune), "finetune protocol");
-        assert_eq!(keys(ProtocolName::Knn), "protocol");
+        assert_eq!(keys(ProtocolName::Knn), "protocol readout");
     }
 
     #[test]

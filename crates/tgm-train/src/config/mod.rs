@@ -19,7 +19,7 @@ use tgm_masking::Masking;
 use tgm_ops::{Compute, Keep};
 
 pub use evaluation::{
-    EvalConfig, ProtocolName, Recipe, evaluation_from_text, is_evaluation, load_evaluation,
+    EvalConfig, ProtocolName, Readout, Recipe, evaluation_from_text, is_evaluation, load_evaluation,
 };
 pub use explain::{explain, keys, overview};
 pub use load::{ConfigError, NAMED, NAMED_EVALUATIONS, differences, flat, from_text, load, named, title};

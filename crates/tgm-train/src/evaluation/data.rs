@@ -9,6 +9,7 @@ use tgm_data::dataset::{Check, Dataset, Flip, Layout};
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset, TestViews};
 use tgm_data::manifest::{Manifest, Row};
 use tgm_eval::Features;
+use tgm_eval::Readout;
 use tgm_eval::pass::{Encoded, clip_id, encode_labelled};
 use tgm_mae::Encoder;
 use tgm_ops::Pooling;
@@ -186,26 +187,21 @@ impl EvalData {
     /// # Errors
     /// When a train video is bad, or a test video unless bad ones are allowed.
     pub fn encode(&self, title: &str, encoders: &[&Encoder]) -> Result<[Encoded; 2]> {
-        self.encode_pooled(title, encoders, Pooling::Mean)
+        self.encode_as(title, encoders, Readout::Pooled(Pooling::Mean))
     }
 
-    /// [`Self::encode`] with tokens pooled as a contrastive head wants them.
+    /// [`Self::encode`] with another read-out of the tokens.
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub fn encode_pooled(
-        &self,
-        title: &str,
-        encoders: &[&Encoder],
-        pooling: Pooling,
-    ) -> Result<[Encoded; 2]> {
+    pub fn encode_as(&self, title: &str, encoders: &[&Encoder], readout: Readout) -> Result<[Encoded; 2]> {
         let one = TestViews { views: 1, crops: 1 };
         let before = self.train.rows().len();
         let progress = Progress::new(title, (before + self.test.rows().len()) as u64);
         let train = self
-            .encode_part(&self.train, one, false, (encoders, pooling), &|done| progress.set(done as u64))?;
+            .encode_part(&self.train, one, false, (encoders, readout), &|done| progress.set(done as u64))?;
         let done = |done| progress.set((before + done) as u64);
-        let test = self.encode_part(&self.test, self.views, self.allow_bad, (encoders, pooling), &done)?;
+        let test = self.encode_part(&self.test, self.views, self.allow_bad, (encoders, readout), &done)?;
         progress.finish();
         Ok([train, test])
     }
@@ -215,13 +211,13 @@ impl EvalData {
         part: &Subset,
         views: TestViews,
         allow_bad: bool,
-        (encoders, pooling): (&[&Encoder], Pooling),
+        (encoders, readout): (&[&Encoder], Readout),
         done: &dyn Fn(usize),
     ) -> Result<Encoded> {
         let clips = EvalLoader::new(part, &self.clip, &self.loader, views)?;
         let clips = if allow_bad { clips.keep_going() } else { clips };
         let first = &self.tasks[0];
-        Ok(encode_labelled(encoders, pooling, clips, first.classes.len(), &|id| first.label(id), done)?)
+        Ok(encode_labelled(encoders, readout, clips, first.classes.len(), &|id| first.label(id), done)?)
     }
 
     /// The labels of the train clips.

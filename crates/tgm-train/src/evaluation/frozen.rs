@@ -4,7 +4,7 @@ use anyhow::Result;
 use tgm_eval::bootstrap;
 use tgm_eval::linear::{adamw, logistic, sgd};
 use tgm_eval::pass::Encoded;
-use tgm_eval::{Answers, Bench, Evaluation, Features, Protocol, classify, judge, knn};
+use tgm_eval::{Answers, Bench, Evaluation, Features, Protocol, Readout, classify, judge, knn};
 use tgm_mae::Encoder;
 use tgm_random::Streams;
 
@@ -54,11 +54,12 @@ pub fn evaluate(
     data: &EvalData,
     trained: &Encoder,
     random: Option<&Encoder>,
+    readout: Readout,
     protocol: MakeProtocol<'_>,
     seed: u64,
 ) -> Result<Vec<Outcome>> {
     let encoders: Vec<&Encoder> = [Some(trained), random].into_iter().flatten().collect();
-    let [train, test] = data.encode("features", &encoders)?;
+    let [train, test] = data.encode_as("features", &encoders, readout)?;
     let streams = Streams::new(seed);
     data.tasks
         .iter()

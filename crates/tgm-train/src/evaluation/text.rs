@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use tgm_clip::ClipModel;
 use tgm_contrastive::ContrastiveHead;
+use tgm_eval::Readout;
 use tgm_eval::bootstrap;
 use tgm_eval::{Answers, Bench, Evaluation, Features, ProtocolReport, judge, retrieval, zero_shot};
 use tgm_mae::{Checkpoint, Encoder};
@@ -117,7 +118,8 @@ pub fn zero_shot(
     templates: &[String],
     seed: u64,
 ) -> Result<Vec<Outcome>> {
-    let [train, test] = data.encode_pooled("features", &[trained, random], side.trained.head.pooling())?;
+    let [train, test] =
+        data.encode_as("features", &[trained, random], Readout::Pooled(side.trained.head.pooling()))?;
     let streams = Streams::new(seed);
     let outcome = |task: &Task| -> Result<Outcome> {
         let classes = side.classes(&task.classes, templates)?;
@@ -172,7 +174,8 @@ pub fn retrieve(
     }
     let sentences = side.sentences(&texts)?;
     let dim = sentences.len() / texts.len();
-    let [_, test] = data.encode_pooled("features", &[trained, random], side.trained.head.pooling())?;
+    let [_, test] =
+        data.encode_as("features", &[trained, random], Readout::Pooled(side.trained.head.pooling()))?;
     ensure!(test.bad.is_empty(), "retrieval ranks every test clip: {} could not be read", test.bad.len());
     let one = |head: &Head, features: &Features| -> Result<retrieval::Report> {
         let clips = mean_of_views(features.ids(), &head.clips(features)?, dim);
