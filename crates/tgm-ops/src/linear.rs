@@ -1,6 +1,6 @@
 //! The affine map.
 //!
-//! `f32` goes through this crate's own [product](crate::product) where the processor has AVX-512, in f32 or in bfloat16;
+//! `f32` goes through this crate's own [product](crate::product) where the processor has AVX2 or AVX-512, in f32 or in bfloat16;
 //! `f64`, and `f32` elsewhere, through the `gemm` crate.
 
 use candle_core::backend::BackendStorage as _;
@@ -45,11 +45,7 @@ pub fn linear_with(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, compute: 
     }
     let narrow = weight.dtype() == DType::BF16 && !weight.track_op();
     let f32s = [Some(x), bias].into_iter().flatten().all(|t| t.dtype() == DType::F32);
-    if f32s
-        && (narrow || weight.dtype() == DType::F32)
-        && available::<f32>()
-        && matches!(x.device(), Device::Cpu)
-    {
+    if f32s && (narrow || weight.dtype() == DType::F32) && available() && matches!(x.device(), Device::Cpu) {
         return match compute.precision.or_f32() {
             Precision::F32 => product_linear::<f32>(x, weight, bias),
             Precision::Bf16 => product_linear::<Bf16>(x, weight, bias),

@@ -40,13 +40,19 @@ fn multiply_adds(precision: Precision) -> f64 {
             std::hint::black_box(unsafe { pairs() });
             return 4.0 * sums;
         }
-        (Precision::F32, Level::Avx512 | Level::Avx512Bf16) => {
+        (_, Level::Avx512 | Level::Avx512Bf16) => {
             // SAFETY: the instructions are there.
             #[allow(unsafe_code)]
             std::hint::black_box(unsafe { singles() });
             return 2.0 * sums;
         }
-        _ => {}
+        (_, Level::Avx2) => {
+            // SAFETY: the instructions are there.
+            #[allow(unsafe_code)]
+            std::hint::black_box(unsafe { halves() });
+            return sums;
+        }
+        (_, Level::Portable) => {}
     }
     let _ = precision;
     std::hint::black_box(portable(std::hint::black_box([0.5; LANES])));
@@ -80,6 +86,28 @@ fn singles() -> f32 {
         }
     }
     sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
+}
+
+/// Half as many sums, of half as many numbers each, for twice as many rounds: there are only sixteen registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn halves() -> f32 {
+    use std::arch::x86_64::*;
+    let factor = std::hint::black_box(_mm256_set1_ps(1e-3));
+    let mut sums = [_mm256_setzero_ps(); SUMS / 2];
+    for _ in 0..2 * ROUNDS {
+        for sum in &mut sums {
+            *sum = _mm256_fmadd_ps(factor, factor, *sum);
+        }
+    }
+    let mut numbers = [0f32; LANES / 2];
+    let sum = sums.into_iter().fold(_mm256_setzero_ps(), |a, b| _mm256_add_ps(a, b));
+    // SAFETY: eight numbers fit.
+    #[allow(unsafe_code)]
+    unsafe {
+        _mm256_storeu_ps(numbers.as_mut_ptr(), sum);
+    }
+    numbers.iter().sum()
 }
 
 multiversion! {

@@ -5,7 +5,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::product;
-use crate::simd::Bf16;
 
 /// The arithmetic of matrix products and the type of stored activations.
 ///
@@ -17,7 +16,9 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// Products of bfloat16 numbers with `f32` sums, where the processor has them (AVX512-BF16); elsewhere as [`F32`](Self::F32).
+    /// Products of bfloat16 numbers with `f32` sums. Fast where the processor has an instruction for them
+    /// (AVX512-BF16); with AVX2 or AVX-512 alone they are made `f32` in registers, which is slower than
+    /// [`F32`](Self::F32) and takes the same memory as elsewhere; without either, computed as [`F32`](Self::F32).
     Bf16,
 }
 
@@ -37,7 +38,7 @@ impl Precision {
     pub fn is_native(self) -> bool {
         match self {
             Self::F32 => true,
-            Self::Bf16 => product::available::<Bf16>(),
+            Self::Bf16 => product::available(),
         }
     }
 

@@ -128,8 +128,6 @@ pub(crate) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
 pub(crate) trait Elem: Copy + Default + Send + Sync + 'static {
     /// How many neighbours along the summed dimension share a 32-bit word of a packed matrix.
     const GROUP: usize;
-    /// The instructions that its matrix product needs.
-    const LEVEL: Level;
     /// Where freed activations of this type wait for their next use.
     fn pool() -> &'static Pool<Self>;
     /// As f32.
@@ -144,7 +142,6 @@ pub(crate) trait Elem: Copy + Default + Send + Sync + 'static {
 
 impl Elem for f32 {
     const GROUP: usize = 1;
-    const LEVEL: Level = Level::Avx512;
 
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<f32> = Pool::new();
@@ -187,7 +184,6 @@ impl Bf16 {
 
 impl Elem for Bf16 {
     const GROUP: usize = 2;
-    const LEVEL: Level = Level::Avx512Bf16;
 
     fn pool() -> &'static Pool<Self> {
         static POOL: Pool<Bf16> = Pool::new();

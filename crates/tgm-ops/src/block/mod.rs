@@ -58,7 +58,7 @@ pub struct BlockParams {
 
 /// A pre-norm transformer block: `[B, N, D]` to `[B, N, D]`.
 ///
-/// Fused for `f32` on processors with AVX-512 ([`block_is_fused`]); elsewhere composed of this crate's other
+/// Fused for `f32` on processors with AVX2 or AVX-512 ([`block_is_fused`]); elsewhere composed of this crate's other
 /// operations, in f32. Without a backward pass, the fused one also takes parameters in bfloat16.
 ///
 /// # Errors
@@ -76,7 +76,7 @@ pub fn block_tail(x: &Tensor, params: &BlockParams, tail: usize, compute: Comput
     if compute.keep != Keep::Nothing && params.activation != Activation::Gelu {
         bail!("block: {:?} has no backward pass", params.activation);
     }
-    if !(available::<f32>() && crate::cpu::fused(&[x]) && x.dtype() == DType::F32) {
+    if !(available() && crate::cpu::fused(&[x]) && x.dtype() == DType::F32) {
         return composed(x, params, compute)?.narrow(1, sizes.first(), tail);
     }
     match compute.precision.or_f32() {
@@ -87,7 +87,7 @@ pub fn block_tail(x: &Tensor, params: &BlockParams, tail: usize, compute: Comput
 
 /// Whether [`block`] has a fused path on this device and processor.
 pub fn block_is_fused(device: &Device) -> bool {
-    matches!(device, Device::Cpu) && available::<f32>()
+    matches!(device, Device::Cpu) && available()
 }
 
 fn composed(x: &Tensor, params: &BlockParams, compute: Compute) -> Result<Tensor> {

@@ -1,4 +1,4 @@
-//! Matrix products of f32 and of bfloat16 with f32 sums, on AVX-512.
+//! Matrix products of f32 and of bfloat16 with f32 sums, on AVX-512 and AVX2.
 //!
 //! `c[i, j] = Σ_k a[i, k] b[j, k]`: the summed dimension is the *depth*, the two others are *lanes* of their matrix.
 //! A [`Matrix`] says how its lanes and depth lie in memory, so `x Wᵀ`, `dY W` and `dYᵀ X` are the same function and
@@ -11,7 +11,7 @@
 //!
 //! Every sum is taken in one order that depends on the sizes alone, so results do not depend on the number of threads.
 //! (The `gemm` crate has no bfloat16 product and no epilogues; its f32 product is what [`crate::gemm`] offers where
-//! there is no AVX-512.)
+//! there is neither.)
 #![allow(unsafe_code)]
 
 pub(crate) mod finish;
@@ -30,17 +30,21 @@ pub(crate) use finish::{Finish, Place};
 pub(crate) use out::Out;
 pub(crate) use pack::{Inner, Matrix};
 
-use crate::simd::{Elem, level};
+use crate::simd::{Elem, Level, level, multiversion};
 use pack::{pack, pack_wide};
 use tile::{COLS, Lhs, ROWS, Tile};
 
-/// Whether this processor has the instructions for products of `E`.
-pub(crate) fn available<E: Elem>() -> bool {
-    level() >= E::LEVEL
+/// Whether this processor has the instructions for these products: then everything fused is used.
+pub(crate) fn available() -> bool {
+    level() >= Level::Avx2
 }
 
-/// Words of a packed block of columns: half of a second-level cache of 1 MiB.
-const BLOCK_WORDS: usize = 128 * 1024;
+/// Words of a packed block of columns: half of a second-level cache, which has 1 MiB where there is AVX-512 and often
+/// 512 KiB where there is not.
+fn block_words() -> usize {
+    if level() >= Level::Avx512 { 128 * 1024 } else { 64 * 1024 }
+}
+
 /// Depth of a block, in words, when both matrices have to be packed.
 const DEEP_WORDS: usize = 512;
 /// Multiplications below which a product is not worth a second thread.
@@ -68,7 +72,8 @@ pub(crate) fn product<E: Elem, A: Elem, B: Elem, F: Finish>(a: Matrix<'_, A>, b:
     }
 }
 
-/// How a product is cut into tasks. It depends on the sizes alone.
+/// How a product is cut into tasks. It depends on the sizes, and on the processor's vectors, alone; what is added up
+/// in which order, on the sizes alone.
 struct Plan {
     rows: usize,
     cols: usize,
@@ -87,7 +92,7 @@ impl Plan {
             // Equal blocks, none of them a short rest.
             Inner::Lane => words.div_ceil(words.div_ceil(DEEP_WORDS).max(1)),
         };
-        let panels = (BLOCK_WORDS / (COLS * words_per_block.max(1))).clamp(1, 12);
+        let panels = (block_words() / (COLS * words_per_block.max(1))).clamp(1, 12);
         let task_rows = if a.inner() == Inner::Lane { TASK_LANES } else { TASK_ROWS };
         let row_tasks = rows.div_ceil(task_rows).max(1);
         let mut rows_per_task = rows.div_ceil(row_tasks).next_multiple_of(ROWS);
@@ -125,12 +130,6 @@ impl Plan {
             for (block, start) in blocks {
                 let depth = start..(start + self.depth_per_block).min(self.depth);
                 let part = Part { rows: rows.clone(), cols: cols.clone(), depth, block };
-                #[cfg(target_arch = "x86_64")]
-                if available::<E>() {
-                    // SAFETY: `available` found the instructions.
-                    unsafe { run_avx512::<E, A, B, F>(&part, a, b, finish, scratch) };
-                    continue;
-                }
                 run_part::<E, A, B, F>(&part, a, b, finish, scratch);
             }
         });
@@ -145,20 +144,18 @@ struct Part {
     block: usize,
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2")]
-fn run_avx512<E: Elem, A: Elem, B: Elem, F: Finish>(
-    part: &Part,
-    a: &Matrix<'_, A>,
-    b: &Matrix<'_, B>,
-    finish: &F,
-    scratch: &mut Scratch,
-) {
-    run_part::<E, A, B, F>(part, a, b, finish, scratch);
+multiversion! {
+    fn run_part<E: Elem, A: Elem, B: Elem, F: Finish>(
+        part: &Part,
+        a: &Matrix<'_, A>,
+        b: &Matrix<'_, B>,
+        finish: &F,
+        scratch: &mut Scratch,
+    ) = run_part_body;
 }
 
 #[inline(always)]
-fn run_part<E: Elem, A: Elem, B: Elem, F: Finish>(
+fn run_part_body<const FMA: bool, E: Elem, A: Elem, B: Elem, F: Finish>(
     part: &Part,
     a: &Matrix<'_, A>,
     b: &Matrix<'_, B>,

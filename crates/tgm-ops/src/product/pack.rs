@@ -5,6 +5,8 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use super::square;
 use super::tile::{Lhs, ROWS};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::level;
 use crate::simd::{Elem, multiversion};
 
 /// Which dimension of a matrix is contiguous in memory.
@@ -161,10 +163,10 @@ fn pack_depth_body<const FMA: bool, E: Elem, S: Elem>(
             let rows = (lanes.start + lane).min(lanes.end)..(lanes.start + lane + SQUARE).min(lanes.end);
             let kept = SQUARE.min(width - lane);
             #[cfg(target_arch = "x86_64")]
-            if out.len() == SQUARE * width && end - start == SQUARE * E::GROUP && super::available::<E>() {
+            if out.len() == SQUARE * width && end - start == SQUARE * E::GROUP && super::available() {
                 let rows = rows.map(|row| m.row(row, start..end));
                 // SAFETY: the instructions are there, rows are a square long, and `out` has its sixteen groups.
-                unsafe { square::pack::<E, S>(rows, &mut out[lane..], width, kept) };
+                unsafe { square::pack::<E, S>(level(), rows, &mut out[lane..], width, kept) };
                 continue;
             }
             let mut words = [[0u32; SQUARE]; SQUARE];

@@ -6,18 +6,19 @@
 use std::arch::x86_64::*;
 
 use super::pack::SQUARE;
-use crate::simd::Elem;
+use crate::simd::{Elem, Level};
 
 /// Writes up to sixteen rows, each the numbers of sixteen words, as columns: word `g` of row `l` goes to
 /// `out[g · stride + l]`. The first `kept` of sixteen columns are written; those without a row become zero.
 ///
 /// # Safety
-/// The processor has the instructions of `E`'s products, and rows are `16 · E::GROUP` long.
+/// The processor has this level, AVX2 at least, and rows are `16 · E::GROUP` long.
 ///
 /// # Panics
 /// When the columns do not fit into `out`.
 #[inline(always)]
 pub(super) unsafe fn pack<'a, E: Elem, S: Elem>(
+    level: Level,
     rows: impl Iterator<Item = &'a [S]>,
     out: &mut [u32],
     stride: usize,
@@ -31,85 +32,182 @@ pub(super) unsafe fn pack<'a, E: Elem, S: Elem>(
         *start = row.as_ptr();
         count += 1;
     }
+    let (rows, out) = (&starts[..count], out.as_mut_ptr());
     // SAFETY: the caller's; `starts` are rows of a square each, and the output was checked.
     unsafe {
-        match E::GROUP {
-            1 => singles(&starts[..count], out.as_mut_ptr(), stride, kept),
-            _ => pairs(&starts[..count], out.as_mut_ptr(), stride, kept),
+        match (level, E::GROUP) {
+            (Level::Avx512 | Level::Avx512Bf16, 1) => avx512::singles(rows, out, stride, kept),
+            (Level::Avx512Bf16, _) => avx512::pairs(rows, out, stride, kept),
+            (_, 1) => avx2::pack::<S, 1>(rows, out, stride, kept),
+            _ => avx2::pack::<S, 2>(rows, out, stride, kept),
         }
     }
 }
 
-/// Words of one f32.
-#[target_feature(enable = "avx512f")]
-unsafe fn singles<S: Elem>(rows: &[*const S], out: *mut u32, stride: usize, kept: usize) {
-    let mut words = [_mm512_setzero_si512(); SQUARE];
-    for (words, row) in words.iter_mut().zip(rows) {
-        // SAFETY: rows are sixteen numbers long.
-        *words = unsafe {
-            match S::GROUP {
-                1 => _mm512_loadu_si512(row.cast()),
-                // A bfloat16 is the upper half of an f32.
-                _ => _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(row.cast()))),
-            }
-        };
-    }
-    // SAFETY: the caller's.
-    unsafe { transpose(words, out, stride, kept) }
-}
+mod avx512 {
+    use super::*;
 
-/// Words of two bfloat16.
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pairs<S: Elem>(rows: &[*const S], out: *mut u32, stride: usize, kept: usize) {
-    let mut words = [_mm512_setzero_si512(); SQUARE];
-    for (words, row) in words.iter_mut().zip(rows) {
-        // SAFETY: rows are 32 numbers long; vectors of one size may be read as one another.
-        *words = unsafe {
-            match S::GROUP {
-                1 => {
-                    let row = row.cast::<f32>();
-                    let (low, high) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(SQUARE)));
-                    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    /// Words of one f32.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn singles<S: Elem>(rows: &[*const S], out: *mut u32, stride: usize, kept: usize) {
+        let mut words = [_mm512_setzero_si512(); SQUARE];
+        for (words, row) in words.iter_mut().zip(rows) {
+            // SAFETY: rows are sixteen numbers long.
+            *words = unsafe {
+                match S::GROUP {
+                    1 => _mm512_loadu_si512(row.cast()),
+                    // A bfloat16 is the upper half of an f32.
+                    _ => _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(row.cast()))),
                 }
-                _ => _mm512_loadu_si512(row.cast()),
-            }
-        };
+            };
+        }
+        // SAFETY: the caller's.
+        unsafe { transpose(words, out, stride, kept) }
     }
-    // SAFETY: the caller's.
-    unsafe { transpose(words, out, stride, kept) }
+
+    /// Words of two bfloat16.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn pairs<S: Elem>(rows: &[*const S], out: *mut u32, stride: usize, kept: usize) {
+        let mut words = [_mm512_setzero_si512(); SQUARE];
+        for (words, row) in words.iter_mut().zip(rows) {
+            // SAFETY: rows are 32 numbers long; vectors of one size may be read as one another.
+            *words = unsafe {
+                match S::GROUP {
+                    1 => {
+                        let row = row.cast::<f32>();
+                        let (low, high) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(SQUARE)));
+                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+                    }
+                    _ => _mm512_loadu_si512(row.cast()),
+                }
+            };
+        }
+        // SAFETY: the caller's.
+        unsafe { transpose(words, out, stride, kept) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn transpose(rows: [__m512i; SQUARE], out: *mut u32, stride: usize, kept: usize) {
+        let zero = _mm512_setzero_si512();
+        let (mut pairs, mut fours) = ([zero; SQUARE], [zero; SQUARE]);
+        for i in 0..8 {
+            pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        }
+        // In each quarter q of `fours[4 i + j]`: column 4 q + j of rows 4 i to 4 i + 3.
+        for i in 0..4 {
+            let p = &pairs[4 * i..4 * i + 4];
+            fours[4 * i] = _mm512_unpacklo_epi64(p[0], p[2]);
+            fours[4 * i + 1] = _mm512_unpackhi_epi64(p[0], p[2]);
+            fours[4 * i + 2] = _mm512_unpacklo_epi64(p[1], p[3]);
+            fours[4 * i + 3] = _mm512_unpackhi_epi64(p[1], p[3]);
+        }
+        let mask = (0xffff_u32 >> (SQUARE - kept)) as __mmask16;
+        for j in 0..4 {
+            let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+            let (even, odd) = (_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+            let (even2, odd2) = (_mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd));
+            let columns = [
+                _mm512_shuffle_i32x4(even, even2, 0x88),
+                _mm512_shuffle_i32x4(odd, odd2, 0x88),
+                _mm512_shuffle_i32x4(even, even2, 0xdd),
+                _mm512_shuffle_i32x4(odd, odd2, 0xdd),
+            ];
+            for (q, column) in columns.into_iter().enumerate() {
+                // SAFETY: `kept` words of row 4 q + j < 16 fit by the check in `pack`.
+                unsafe { _mm512_mask_storeu_epi32(out.add((4 * q + j) * stride).cast(), mask, column) };
+            }
+        }
+    }
 }
 
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn transpose(rows: [__m512i; SQUARE], out: *mut u32, stride: usize, kept: usize) {
-    let zero = _mm512_setzero_si512();
-    let (mut pairs, mut fours) = ([zero; SQUARE], [zero; SQUARE]);
-    for i in 0..8 {
-        pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+mod avx2 {
+    use super::*;
+
+    /// Side of the squares that a square is made of: the words of a vector.
+    const SIDE: usize = 8;
+
+    /// Words of `GROUP` numbers.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn pack<S: Elem, const GROUP: usize>(
+        rows: &[*const S],
+        out: *mut u32,
+        stride: usize,
+        kept: usize,
+    ) {
+        for lane in (0..kept).step_by(SIDE) {
+            for word in (0..SQUARE).step_by(SIDE) {
+                let mut words = [_mm256_setzero_si256(); SIDE];
+                for (words, row) in words.iter_mut().zip(rows.iter().skip(lane)) {
+                    // SAFETY: rows are `16 · GROUP` numbers long.
+                    *words = unsafe { load::<S, GROUP>(row.add(word * GROUP)) };
+                }
+                // SAFETY: the lanes from `lane` of the words from `word` fit, up to `kept`, by the check in `pack`.
+                unsafe { transpose(words, out.add(word * stride + lane), stride, (kept - lane).min(SIDE)) }
+            }
+        }
     }
-    // In each quarter q of `fours[4 i + j]`: column 4 q + j of rows 4 i to 4 i + 3.
-    for i in 0..4 {
-        let p = &pairs[4 * i..4 * i + 4];
-        fours[4 * i] = _mm512_unpacklo_epi64(p[0], p[2]);
-        fours[4 * i + 1] = _mm512_unpackhi_epi64(p[0], p[2]);
-        fours[4 * i + 2] = _mm512_unpacklo_epi64(p[1], p[3]);
-        fours[4 * i + 3] = _mm512_unpackhi_epi64(p[1], p[3]);
+
+    /// Eight words.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn load<S: Elem, const GROUP: usize>(row: *const S) -> __m256i {
+        // SAFETY: the caller's: `8 · GROUP` numbers are there.
+        unsafe {
+            match (S::GROUP, GROUP) {
+                (1, 1) | (2, 2) => _mm256_loadu_si256(row.cast()),
+                // A bfloat16 is the upper half of an f32.
+                (_, 1) => _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(row.cast()))),
+                _ => {
+                    let row = row.cast::<f32>();
+                    let (low, high) = (round(_mm256_loadu_ps(row)), round(_mm256_loadu_ps(row.add(SIDE))));
+                    // Packing works on the halves of vectors: the quarters are [low, high, low, high].
+                    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high))
+                }
+            }
+        }
     }
-    let mask = (0xffff_u32 >> (SQUARE - kept)) as __mmask16;
-    for j in 0..4 {
-        let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-        let (even, odd) = (_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-        let (even2, odd2) = (_mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd));
-        let columns = [
-            _mm512_shuffle_i32x4(even, even2, 0x88),
-            _mm512_shuffle_i32x4(odd, odd2, 0x88),
-            _mm512_shuffle_i32x4(even, even2, 0xdd),
-            _mm512_shuffle_i32x4(odd, odd2, 0xdd),
-        ];
-        for (q, column) in columns.into_iter().enumerate() {
-            // SAFETY: `kept` words of row 4 q + j < 16 fit by the check in `pack`.
-            unsafe { _mm512_mask_storeu_epi32(out.add((4 * q + j) * stride).cast(), mask, column) };
+
+    /// `Bf16::put` of eight numbers, in the lower halves of words.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn round(numbers: __m256) -> __m256i {
+        let bits = _mm256_castps_si256(numbers);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(numbers, numbers));
+        _mm256_blendv_epi8(_mm256_srli_epi32::<16>(rounded), _mm256_set1_epi32(0x7fc0), nan)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn transpose(rows: [__m256i; SIDE], out: *mut u32, stride: usize, kept: usize) {
+        let zero = _mm256_setzero_si256();
+        let (mut pairs, mut fours) = ([zero; SIDE], [zero; SIDE]);
+        for i in 0..4 {
+            pairs[2 * i] = _mm256_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm256_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        }
+        // In each half h of `fours[4 i + j]`: column 4 h + j of rows 4 i to 4 i + 3.
+        for i in 0..2 {
+            let p = &pairs[4 * i..4 * i + 4];
+            fours[4 * i] = _mm256_unpacklo_epi64(p[0], p[2]);
+            fours[4 * i + 1] = _mm256_unpackhi_epi64(p[0], p[2]);
+            fours[4 * i + 2] = _mm256_unpacklo_epi64(p[1], p[3]);
+            fours[4 * i + 3] = _mm256_unpackhi_epi64(p[1], p[3]);
+        }
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(kept as i32), lanes);
+        for j in 0..4 {
+            let halves = [
+                _mm256_permute2x128_si256::<0x20>(fours[j], fours[4 + j]),
+                _mm256_permute2x128_si256::<0x31>(fours[j], fours[4 + j]),
+            ];
+            for (h, column) in halves.into_iter().enumerate() {
+                // SAFETY: the caller's: `kept` words of row 4 h + j < 8 fit.
+                unsafe { _mm256_maskstore_epi32(out.add((4 * h + j) * stride).cast(), mask, column) };
+            }
         }
     }
 }

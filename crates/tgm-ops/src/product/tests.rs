@@ -66,22 +66,74 @@ fn products_that_are_cut_into_several_tasks_and_blocks_equal_the_naive_product()
     }
 }
 
+/// Every level whose instructions this processor has.
+fn levels() -> impl Iterator<Item = Level> {
+    [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16].into_iter().filter(|&l| l <= level())
+}
+
 #[test]
-fn the_instructions_agree_with_their_emulation() {
-    let groups = 37;
-    let (left, right) = (numbers::<f32>(groups * ROWS, 3), numbers::<f32>(groups * COLS, 4));
-    let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-    // Read as pairs of bfloat16, the lower halves of these words are exact zeros: every product is exact.
-    let (left, right) = (bits(&left), bits(&right));
-    let lhs = Lhs::packed(&left);
-    let (mut got, mut want) = (Tile::default(), Tile::default());
-    tile::multiply::<f32>(groups, &lhs, &right, COLS, &mut got);
-    tile::emulated::<f32>(groups, &lhs, &right, COLS, &mut want);
-    assert_eq!(got.0, want.0);
-    tile::multiply::<Bf16>(groups, &lhs, &right, COLS, &mut got);
-    tile::emulated::<Bf16>(groups, &lhs, &right, COLS, &mut want);
-    for (got, want) in got.0.iter().flatten().zip(want.0.iter().flatten()) {
-        assert!((got - want).abs() < 1e-5, "{got}, emulated {want}");
+fn the_instructions_of_every_level_agree_with_their_emulation() {
+    for groups in [1, 37, 128, 300] {
+        let (left, right) = (numbers::<f32>(groups * ROWS, 3), numbers::<f32>(groups * COLS, 4));
+        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        // The lower halves of these words are zeros ...
+        let (left, right) = (bits(&left), bits(&right));
+        // ... and with other such numbers in them every product is still exact.
+        let pairs = |words: &[u32]| {
+            words.iter().zip(words.iter().rev()).map(|(w, v)| w | v >> 16).collect::<Vec<_>>()
+        };
+        let (left_pairs, right_pairs) = (pairs(&left), pairs(&right));
+        for level in levels() {
+            let (mut got, mut want) = (Tile::default(), Tile::default());
+            let lhs = Lhs::packed(&left);
+            tile::multiply_at::<f32>(level, groups, &lhs, &right, COLS, &mut got);
+            tile::emulated::<f32>(groups, &lhs, &right, COLS, &mut want);
+            assert_eq!(got.0, want.0, "{level:?}, {groups} words");
+            let lhs = Lhs::packed(&left_pairs);
+            tile::multiply_at::<Bf16>(level, groups, &lhs, &right_pairs, COLS, &mut got);
+            tile::emulated::<Bf16>(groups, &lhs, &right_pairs, COLS, &mut want);
+            for (got, want) in got.0.iter().flatten().zip(want.0.iter().flatten()) {
+                let scale = want.abs().max(1.0);
+                assert!(
+                    (got - want).abs() < 1e-5 * scale,
+                    "{level:?}, {groups} words: {got}, emulated {want}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn squares_of_every_level_are_transposed_and_rounded_alike() {
+    fn check<E: Elem, S: Elem>(rows: usize, kept: usize) {
+        let len = pack::SQUARE * E::GROUP;
+        let mut data: Vec<S> = (0..rows * len)
+            .map(|i| S::put(((i as f32 + 1.0) * 0.7).sin() * 2f32.powi(i as i32 % 60 - 30)))
+            .collect();
+        data[len / 2] = S::put(f32::NAN);
+        let stride = pack::SQUARE + 3;
+        for level in levels().filter(|&l| l >= Level::Avx2) {
+            let mut out = vec![7u32; pack::SQUARE * stride];
+            // SAFETY: the processor has the level, and rows are a square long.
+            unsafe { square::pack::<E, S>(level, data.chunks_exact(len), &mut out, stride, kept) };
+            for (at, &got) in out.iter().enumerate() {
+                let (group, lane) = (at / stride, at % stride);
+                let number = |k: usize| E::put(data[lane * len + group * E::GROUP + k].get());
+                let want = match lane {
+                    lane if lane >= kept => 7,
+                    lane if lane >= rows => 0,
+                    _ => E::word(number(0), number(E::GROUP - 1)),
+                };
+                assert_eq!(got, want, "{level:?}, {rows} rows, {kept} kept: word {group} of lane {lane}");
+            }
+        }
+    }
+    for (rows, kept) in [(16, 16), (12, 12), (5, 12), (9, 16), (1, 1), (8, 8)] {
+        check::<f32, f32>(rows, kept);
+        check::<f32, Bf16>(rows, kept);
+        check::<Bf16, f32>(rows, kept);
+        check::<Bf16, Bf16>(rows, kept);
     }
 }
 

@@ -1,11 +1,17 @@
 //! The innermost loop: a tile of sums in registers.
 //!
-//! Twelve rows by two vectors are 24 accumulators; with two vectors of the right matrix and one broadcast word of the
-//! left that is 27 of 32 registers, and 14 loads feed 24 multiplications of 16 words each.
+//! With 512 bits, twelve rows by two vectors are 24 accumulators; with two vectors of the right matrix and one broadcast
+//! word of the left that is 27 of 32 registers, and 14 loads feed 24 multiplications of 16 words each.
+//!
+//! With 256 bits and 16 registers the tile is computed in parts of six rows by two vectors, twelve
+//! accumulators. Parts take turns every [`CHUNK`] words of depth, so that both matrices come to the first-level cache
+//! once. Where bfloat16 has no instruction of its own, its numbers are made f32 in registers.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use crate::simd::Elem;
+use crate::simd::{Elem, Level, level};
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 12;
@@ -68,17 +74,35 @@ impl<'a> Lhs<'a> {
 #[inline(always)]
 pub(crate) fn multiply<E: Elem>(groups: usize, lhs: &Lhs<'_>, rhs: &[u32], stride: usize, tile: &mut Tile) {
     assert!(groups <= lhs.groups && (groups == 0 || rhs.len() >= (groups - 1) * stride + COLS));
+    multiply_at::<E>(level(), groups, lhs, rhs, stride, tile);
+}
+
+/// [`multiply`] by the instructions of a level, which this processor has. Bounds are the caller's to check.
+#[inline(always)]
+pub(super) fn multiply_at<E: Elem>(
+    level: Level,
+    groups: usize,
+    lhs: &Lhs<'_>,
+    rhs: &[u32],
+    stride: usize,
+    tile: &mut Tile,
+) {
+    debug_assert!(level <= crate::simd::level());
     #[cfg(target_arch = "x86_64")]
-    if super::available::<E>() {
+    {
+        let rhs = rhs.as_ptr();
         // SAFETY: the instructions are there. The bounds of both matrices were checked: `Lhs` when it was made, for
-        // `lhs.groups` groups of twelve rows; `rhs` above.
+        // `lhs.groups` groups of twelve rows; `rhs` by `multiply`.
         unsafe {
-            match E::GROUP {
-                1 => avx512_f32(groups, lhs, rhs.as_ptr(), stride, tile),
-                _ => avx512_bf16(groups, lhs, rhs.as_ptr(), stride, tile),
+            match (E::GROUP, level) {
+                (_, Level::Portable) => {}
+                (1, Level::Avx2) => return avx2::<1>(groups, lhs, rhs, stride, tile),
+                (_, Level::Avx2) => return avx2::<2>(groups, lhs, rhs, stride, tile),
+                (1, _) => return avx512_f32(groups, lhs, rhs, stride, tile),
+                (_, Level::Avx512) => return avx512_widened(groups, lhs, rhs, stride, tile),
+                (_, Level::Avx512Bf16) => return avx512_bf16(groups, lhs, rhs, stride, tile),
             }
         }
-        return;
     }
     emulated::<E>(groups, lhs, rhs, stride, tile);
 }
@@ -104,7 +128,6 @@ macro_rules! avx512 {
         #[target_feature(enable = $features)]
         #[allow(clippy::undocumented_unsafe_blocks, reason = "the comment is in the macro")]
         unsafe fn $name(groups: usize, lhs: &Lhs<'_>, rhs: *const u32, stride: usize, tile: &mut Tile) {
-            use std::arch::x86_64::*;
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
             // Four pointers, three rows each: few enough to stay in registers.
             // SAFETY: the caller checked that `groups` groups of both matrices exist.
@@ -147,3 +170,126 @@ avx512!(avx512_bf16, "avx512f,avx512bf16", |sum, a, b| _mm512_dpbf16_ps(
     std::mem::transmute::<__m512i, __m512bh>(a),
     std::mem::transmute::<__m512i, __m512bh>(b)
 ));
+// The upper half of a word is an f32 when the lower half is cleared, the lower one when it is moved up.
+#[cfg(target_arch = "x86_64")]
+avx512!(avx512_widened, "avx512f", |sum, a, b| {
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    let (a1, b1) = (_mm512_and_si512(a, upper), _mm512_and_si512(b, upper));
+    let (a0, b0) = (_mm512_slli_epi32::<16>(a), _mm512_slli_epi32::<16>(b));
+    let sum = _mm512_fmadd_ps(_mm512_castsi512_ps(a1), _mm512_castsi512_ps(b1), sum);
+    _mm512_fmadd_ps(_mm512_castsi512_ps(a0), _mm512_castsi512_ps(b0), sum)
+});
+
+/// Words of depth between two turns of a part: 16 KiB of the right matrix and 6 KiB of the left.
+#[cfg(target_arch = "x86_64")]
+const CHUNK: usize = 128;
+/// Numbers in a vector of 256 bits.
+#[cfg(target_arch = "x86_64")]
+const LANES: usize = 8;
+/// Rows of a part.
+#[cfg(target_arch = "x86_64")]
+const PART: usize = 6;
+
+/// The loop in vectors of 256 bits, for words of `GROUP` numbers, in parts of [`PART`] rows.
+///
+/// # Safety
+/// `groups` groups of both matrices exist.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const GROUP: usize>(
+    groups: usize,
+    lhs: &Lhs<'_>,
+    rhs: *const u32,
+    stride: usize,
+    tile: &mut Tile,
+) {
+    if groups == 0 {
+        *tile = Tile::default();
+    }
+    for start in (0..groups).step_by(CHUNK) {
+        let chunk = CHUNK.min(groups - start);
+        for row in (0..ROWS).step_by(PART) {
+            for col in (0..COLS).step_by(2 * LANES) {
+                // SAFETY: rows and columns are inside the tile, and the groups exist.
+                unsafe {
+                    let lhs_at = lhs.start.add(row * lhs.row + start * lhs.group);
+                    let sums = &mut tile.0[row..row + PART];
+                    let rhs = rhs.add(start * stride + col);
+                    part::<GROUP>(chunk, lhs, lhs_at, rhs, stride, start > 0, sums, col);
+                }
+            }
+        }
+    }
+}
+
+/// `chunk` words of depth for [`PART`] rows of sums and two vectors of their columns from `col`, added to what is there
+/// if `add` says so.
+///
+/// Not inlined: the compiler would keep all sums of the tile at hand, on the stack.
+///
+/// # Safety
+/// `chunk` groups exist from both pointers, in [`PART`] rows and two vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[inline(never)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn part<const GROUP: usize>(
+    chunk: usize,
+    lhs: &Lhs<'_>,
+    lhs_at: *const u32,
+    rhs_at: *const u32,
+    stride: usize,
+    add: bool,
+    rows: &mut [[f32; COLS]],
+    col: usize,
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; PART];
+    // SAFETY: the caller's; the columns are inside a row.
+    unsafe {
+        if add {
+            for (sums, row) in sums.iter_mut().zip(rows.iter()) {
+                *sums = [0, LANES].map(|at| _mm256_loadu_ps(row.as_ptr().add(col + at)));
+            }
+        }
+        // Words of two numbers are gone through twice: the halves of both matrices would take too many registers.
+        for number in (0..GROUP).rev() {
+            // Two pointers, half of the rows each: few enough to stay in registers.
+            let mut halves = [lhs_at, lhs_at.add(PART / 2 * lhs.row)];
+            let mut rhs_at = rhs_at;
+            for _ in 0..chunk {
+                let b =
+                    [0, LANES].map(|at| as_f32::<GROUP>(number, _mm256_loadu_si256(rhs_at.add(at).cast())));
+                for half in 0..2 {
+                    for r in 0..PART / 2 {
+                        let word = halves[half].add(r * lhs.row).cast::<i32>().read_unaligned();
+                        let a = as_f32::<GROUP>(number, _mm256_set1_epi32(word));
+                        for v in 0..2 {
+                            let sum = &mut sums[half * (PART / 2) + r][v];
+                            *sum = _mm256_fmadd_ps(a, b[v], *sum);
+                        }
+                    }
+                }
+                halves = halves.map(|at| at.wrapping_add(lhs.group));
+                rhs_at = rhs_at.wrapping_add(stride);
+            }
+        }
+        for (row, sums) in rows.iter_mut().zip(sums) {
+            for (v, sum) in sums.into_iter().enumerate() {
+                _mm256_storeu_ps(row.as_mut_ptr().add(col + v * LANES), sum);
+            }
+        }
+    }
+}
+
+/// One number of each word.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn as_f32<const GROUP: usize>(number: usize, words: __m256i) -> __m256 {
+    _mm256_castsi256_ps(match (GROUP, number) {
+        (1, _) => words,
+        // A bfloat16 is the upper half of an f32.
+        (_, 0) => _mm256_slli_epi32::<16>(words),
+        _ => _mm256_blend_epi16::<0b1010_1010>(_mm256_setzero_si256(), words),
+    })
+}

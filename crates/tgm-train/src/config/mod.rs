@@ -186,7 +186,8 @@ pub struct TrainConfig {
     /// Clips that are in memory at once; divides `batch`; 0 for all. Gradients, the contrastive ones included, are the same
     /// for every value.
     pub micro_batch: usize,
-    /// `f32`, or `bf16` for matrix products and stored activations where the processor has it (AVX512-BF16), else f32.
+    /// `f32`, or `bf16` for matrix products and stored activations. `bf16` is faster where the processor has AVX512-BF16; with AVX2 alone it
+    /// saves memory and costs time, and without either it is f32.
     pub precision: Precision,
     /// Keep only the inputs of the blocks and compute each block again in the backward pass: a third less speed, a fraction
     /// of the memory for activations, the same gradients to the bit.
