@@ -23,6 +23,8 @@ pub enum Table {
     F,
     /// Text-guided masks that leave parts of the object in sight, where motion misleads.
     G,
+    /// Which tubelets text selects, beside a salient distractor.
+    H,
 }
 
 /// An arm in a table, with the number that the paper has for it.
@@ -52,13 +54,16 @@ const TEXT: &str = "{ kind = 'text', ratio = 0.6 }";
 /// with chances by their scores, a part of it stays visible.
 const TEXT_SAMPLE: &str = "{ kind = 'text', ratio = 0.6, select = 'sample', temperature = 0.1 }";
 
+/// Not in the paper: a draw that the scores do little more than tilt.
+const WARMEST: &str = "{ kind = 'text', ratio = 0.6, select = 'sample', temperature = 1.0 }";
+
 /// Not in the paper: a draw between the best matches and random masking.
 const WARMER: &str = "{ kind = 'text', ratio = 0.6, select = 'sample', temperature = 0.3 }";
 
 impl Table {
     /// All tables in the order of their letters.
-    pub const ALL: [Self; 8] =
-        [Self::A, Self::Supervised, Self::B, Self::C, Self::D, Self::E, Self::F, Self::G];
+    pub const ALL: [Self; 9] =
+        [Self::A, Self::Supervised, Self::B, Self::C, Self::D, Self::E, Self::F, Self::G, Self::H];
 
     /// The heading.
     pub const fn title(self) -> &'static str {
@@ -71,6 +76,7 @@ impl Table {
             Self::E => "CLIP's patch features",
             Self::F => "Weight, pooling and temperature of the joint loss",
             Self::G => "Text-guided masks that leave parts of the object in sight, where motion misleads",
+            Self::H => "Which tubelets text selects, beside a salient distractor",
         }
     }
 
@@ -81,7 +87,7 @@ impl Table {
                 "The joint loss helps every masking, most in linear probe; text-guided masking with it is first."
             }
             Self::B => "Text-guided masking is best at 0.6, the others at 0.75 to 0.9.",
-            Self::C => "Top-k is slightly better than bottom-k.",
+            Self::C | Self::H => "Top-k is slightly better than bottom-k.",
             Self::D => "Three captions are better than one.",
             Self::E => {
                 "The paper does not compare; plain CLIP features are reported to prefer the background."
@@ -102,11 +108,12 @@ impl Table {
                 .flat_map(|scene| main(World { motion_named: true, ..World::plain(scene) }))
                 .collect(),
             Self::B => ratios(),
-            Self::C => selections(),
+            Self::C => selections(hard()),
             Self::D => captions(),
             Self::E => features(),
             Self::F => joint_loss(),
             Self::G => [Scene::Moving, Scene::Distractor].into_iter().flat_map(partial).collect(),
+            Self::H => beside_distractor(),
         }
     }
 }
@@ -158,9 +165,8 @@ fn ratios() -> Vec<Line> {
 }
 
 /// Which tubelets text selects, down to masks that the text hardly and not at all decides.
-fn selections() -> Vec<Line> {
+fn selections(world: World) -> Vec<Line> {
     const BOTTOM_K: &str = "{ kind = 'text', ratio = 0.6, select = 'bottom-k' }";
-    const WARMEST: &str = "{ kind = 'text', ratio = 0.6, select = 'sample', temperature = 1.0 }";
     const RANDOM: &str = "{ kind = 'random', ratio = 0.60 }";
     [
         ("text", TEXT, Some("67.5 (fine-tuned)")),
@@ -171,8 +177,21 @@ fn selections() -> Vec<Line> {
         ("random60", RANDOM, None),
     ]
     .into_iter()
-    .map(|(name, masking, paper)| Line { arm: Arm::new(hard(), name, masking, true), against: None, paper })
+    .map(|(name, masking, paper)| Line { arm: Arm::new(world, name, masking, true), against: None, paper })
     .collect()
+}
+
+/// The selections beside an object that the captions do not name, random masking as the main table has it, and the warmest draw by
+/// features that find the object less well.
+fn beside_distractor() -> Vec<Line> {
+    let world = World::plain(Scene::Distractor);
+    let more = [
+        Arm::untrained(world),
+        Arm::new(world, "random", MASKINGS[0].1, true),
+        Arm::new(world, "text-sample1", WARMEST, true).with("surgery", &["text.scores.features=surgery"]),
+    ];
+    let more = more.into_iter().map(|arm| Line { arm, against: None, paper: None });
+    more.chain(selections(world)).collect()
 }
 
 fn captions() -> Vec<Line> {

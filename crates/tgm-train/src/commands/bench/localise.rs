@@ -47,6 +47,9 @@ pub(in crate::commands) struct Args {
     /// Seed of the scenes. The built-in CLIP was trained on seed 7001.
     #[arg(long, default_value_t = 7002)]
     seed: u64,
+    /// Side of a patch of the synthetic scenes, which are 64 pixels wide.
+    #[arg(long, default_value_t = 8, conflicts_with = "data", value_parser = clap::value_parser!(u32).range(4..=32))]
+    patch: u32,
     /// The CLIP: `builtin`, a folder, or `hub:OWNER/NAME@REVISION`.
     #[arg(long, default_value = "builtin", conflicts_with = "data")]
     model: String,
@@ -83,6 +86,8 @@ struct Found {
     setting: Setting,
     /// Shares of the named object's tubelets under the mask, one for each of [`RATIOS`].
     covered: [f64; 2],
+    /// The same of the distractor, if there is one.
+    distractor: Option<[f64; 2]>,
     /// Whether the cue is stronger on the named object than on the distractor: 0 or 1, or the mean over captions.
     prefers_object: Option<f64>,
 }
@@ -93,16 +98,18 @@ fn object_rows(args: &Args) -> Result<Vec<Row>> {
     let scenes = scenes(args)?;
     let grid = scenes[0].sample.grid;
     println!(
-        "{} scenes of {grid} tubelets; share of the named object's tubelets under the mask\n\
-         {:<25}{:>18}{:>18}{:>18}{:>12}\n{:<25}{}",
+        "{} scenes of {grid} tubelets; share of the named object's tubelets under the mask, and of the distractor's\n\
+         {:<25}{:>18}{:>18}{:>18}{:>18}{:>18}{:>9}\n{:<25}{}",
         scenes.len(),
         "",
         "all",
         "still background",
         "moving background",
+        "with a distractor",
+        "the distractor's",
         "prefers",
         "",
-        format!("{:>9}{:>9}", "0.6", "0.25").repeat(3) + &format!("{:>12}", "object"),
+        format!("{:>9}{:>9}", "0.6", "0.25").repeat(5) + &format!("{:>9}", "object"),
     );
     let mut rows = Vec::new();
     for method in Method::TEXT.iter().chain(&Method::WITHOUT_TEXT) {
@@ -126,13 +133,14 @@ fn scenes(args: &Args) -> Result<Vec<Scene>> {
         settings: vec![Setting::Static, Setting::Moving, Setting::Distractor, Setting::MovingDistractor],
         ..WorldConfig::default()
     };
-    let read = demo::render(&folder, &world).and_then(|manifest| read_scenes(&folder, &manifest));
+    let read = demo::render(&folder, &world)
+        .and_then(|manifest| read_scenes(&folder, &manifest, args.patch as usize));
     // Whatever happened: nothing is left behind.
     let _ = std::fs::remove_dir_all(&folder);
     read
 }
 
-fn read_scenes(folder: &std::path::Path, manifest: &std::path::Path) -> Result<Vec<Scene>> {
+fn read_scenes(folder: &std::path::Path, manifest: &std::path::Path, patch: usize) -> Result<Vec<Scene>> {
     let truth = read_truth(folder)?;
     let manifest = Arc::new(Manifest::load(manifest)?);
     let data = subset(&manifest, "test")?;
@@ -140,7 +148,7 @@ fn read_scenes(folder: &std::path::Path, manifest: &std::path::Path) -> Result<V
         sampling: Sampling::Dense { frames: 8, stride: 2 },
         crop: Crop::Center,
         size: WorldConfig::default().size,
-        tubelet: TubeletShape { frames: 2, patch: 8 },
+        tubelet: TubeletShape { frames: 2, patch },
         motion,
         ..ClipConfig::default()
     };
@@ -221,15 +229,19 @@ impl Scene {
         number: u64,
     ) -> Result<Found> {
         let mut covered = [0.0; 2];
-        for (covered, ratio) in covered.iter_mut().zip(RATIOS) {
+        let mut distractor = self.distractor.as_ref().map(|_| [0.0; 2]);
+        for (i, ratio) in RATIOS.into_iter().enumerate() {
             let mask = draw(method, ratio, &self.sample, cues, seed, number)?;
-            *covered = share_masked(&self.object, &mask).context("a scene without its object")?;
+            covered[i] = share_masked(&self.object, &mask).context("a scene without its object")?;
+            if let Some((shares, tubelets)) = distractor.as_mut().zip(self.distractor.as_ref()) {
+                shares[i] = share_masked(tubelets, &mask).context("a distractor without tubelets")?;
+            }
         }
         let prefers = |(value, other): (&dyn Fn(usize) -> f64, &Tubelets)| {
             f64::from(u8::from(self.object.mean_of(value) > other.mean_of(value)))
         };
         let prefers_object = value.zip(self.distractor.as_ref()).map(prefers);
-        Ok(Found { setting: self.setting, covered, prefers_object })
+        Ok(Found { setting: self.setting, covered, distractor, prefers_object })
     }
 }
 
@@ -248,37 +260,47 @@ fn draw(
 /// The mean over a scene's captions.
 fn average(setting: Setting, each: &[Found]) -> Found {
     let preferences: Vec<f64> = each.iter().filter_map(|found| found.prefers_object).collect();
+    let distractors: Vec<[f64; 2]> = each.iter().filter_map(|found| found.distractor).collect();
+    let of = |shares: &[[f64; 2]]| [0, 1].map(|i| mean(shares.iter().map(|shares| shares[i])));
     Found {
         setting,
-        covered: [0, 1].map(|i| mean(each.iter().map(|found| found.covered[i]))),
+        covered: of(&each.iter().map(|found| found.covered).collect::<Vec<_>>()),
+        distractor: (!distractors.is_empty()).then(|| of(&distractors)),
         prefers_object: (!preferences.is_empty()).then(|| mean(preferences)),
     }
 }
 
-/// Some of the scenes, by name.
-type Group = (&'static str, fn(Setting) -> bool);
+/// Some of the shares, by name, and whether they are the named object's.
+type Group = (&'static str, bool, fn(&Found) -> Option<[f64; 2]>);
 
 /// A method's line of the table, and its rows.
 fn summarise(method: &Method, found: &[Found], cells: usize) -> Vec<Row> {
-    let groups: [Group; 3] = [
-        ("all", |_| true),
-        ("still", |setting| !setting.background_moves()),
-        ("moving", Setting::background_moves),
+    let groups: [Group; 5] = [
+        ("all", true, |found| Some(found.covered)),
+        ("still", true, |found| (!found.setting.background_moves()).then_some(found.covered)),
+        ("moving", true, |found| found.setting.background_moves().then_some(found.covered)),
+        ("beside-distractor", true, |found| found.distractor.map(|_| found.covered)),
+        ("distractor", false, |found| found.distractor),
     ];
     let mut rows = Vec::new();
     let mut line = format!("{:<25}", method.name);
-    for (group, belongs) in groups {
+    for (group, of_object, shares) in groups {
         for (i, ratio) in RATIOS.into_iter().enumerate() {
-            let here = found.iter().filter(|found| belongs(found.setting)).map(|found| found.covered[i]);
+            let here = found.iter().filter_map(shares).map(|shares| shares[i]);
             let (ours, chance) = (mean(here), (ratio * cells as f64).floor() / cells as f64);
             line += &format!("{ours:>9.3}");
+            let whose = if of_object { "the named object's" } else { "the distractor's" };
             rows.push(Row {
                 name: format!("localise/{}/{group}/{ratio}", method.name),
-                unit: "share of the named object's tubelets".into(),
+                unit: format!("share of {whose} tubelets"),
                 ours,
                 peers: BTreeMap::from([("chance".into(), chance)]),
                 ratio: Some(ours / chance),
-                bar: method.is_text().then_some(if ratio > 0.5 { 0.8 } else { 2.4 * chance }),
+                bar: (of_object && method.is_best_match()).then_some(if ratio > 0.5 {
+                    0.8
+                } else {
+                    2.4 * chance
+                }),
                 ..Row::default()
             });
         }
@@ -286,14 +308,14 @@ fn summarise(method: &Method, found: &[Found], cells: usize) -> Vec<Row> {
     let preferences: Vec<f64> = found.iter().filter_map(|found| found.prefers_object).collect();
     if !preferences.is_empty() {
         let ours = mean(preferences.iter().copied());
-        line += &format!("{ours:>12.3}");
+        line += &format!("{ours:>9.3}");
         rows.push(Row {
             name: format!("localise/{}/prefers-object", method.name),
             unit: "share of scenes with a distractor".into(),
             ours,
             peers: BTreeMap::from([("chance".into(), 0.5)]),
             ratio: Some(2.0 * ours),
-            bar: method.is_text().then_some(0.9),
+            bar: method.is_best_match().then_some(0.9),
             ..Row::default()
         });
     }
