@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::product;
+use crate::simd::{Level, level};
 
 /// The arithmetic of matrix products and the type of stored activations.
 ///
@@ -39,6 +40,15 @@ impl Precision {
         match self {
             Self::F32 => true,
             Self::Bf16 => product::available(),
+        }
+    }
+
+    /// Whether the processor has instructions for products of these numbers. Where it has not, [`Bf16`](Self::Bf16)
+    /// saves memory and costs time.
+    pub fn is_fast(self) -> bool {
+        match self {
+            Self::F32 => true,
+            Self::Bf16 => level() == Level::Avx512Bf16,
         }
     }
 

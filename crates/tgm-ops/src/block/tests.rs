@@ -207,6 +207,8 @@ fn the_tail_is_that_of_the_whole_block() {
         let tokens = case.x().dims()[1];
         for precision in [Precision::F32, Precision::Bf16] {
             let compute = Compute { precision, keep: Keep::Activations };
+            // In another order a sum may round the other way: by 4e-3 in bfloat16, for some 3 of 100,000 numbers.
+            let bar = if precision == Precision::F32 { 1e-5 } else { 1e-4 };
             let (want, want_grads) =
                 case.run(|x, params| block(x, params, compute)?.narrow(1, tokens - tail, tail));
             for keep in [Keep::Activations, Keep::Inputs] {
@@ -218,7 +220,7 @@ fn the_tail_is_that_of_the_whole_block() {
                     let off = distance(got, want);
                     let norm = want.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
                     assert!(
-                        off < 1e-5 || norm < 1e-4,
+                        off < bar || norm < 1e-4,
                         "{tail} of {tokens}, {precision:?}: {name} off by {off}"
                     );
                 }

@@ -166,6 +166,9 @@ impl Trainer {
         let visible = ((1.0 - config.masking.ratio()) * plan.model.tokens() as f64).round() as usize;
         let memory = plan.model.memory(self.params.count(), plan.micro_batch, visible, compute);
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        let precision = compute.precision.or_f32();
+        let slower = if precision.is_fast() { "" } else { " (slower than f32 on this processor)" };
+        let precision = format!("{precision}{slower}");
         format!(
             "model     {:.1} M parameters, {slots}×{rows}×{cols} tubelets of {} values\n\
              masking   {} at ratio {}, {joint} contrastive loss\n\
@@ -193,7 +196,7 @@ impl Trainer {
             mib(memory.total()),
             mib(memory.parameters),
             mib(memory.activations),
-            compute.precision.or_f32(),
+            precision,
             if config.train.recompute { ", recomputed" } else { "" },
             config.loader.cache_mb,
             self.peak_flops / 1e9,

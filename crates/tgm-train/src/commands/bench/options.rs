@@ -40,3 +40,8 @@ pub(super) fn precision() -> impl TypedValueParser<Value = Precision> {
         named.expect("the names are those of all precisions")
     })
 }
+
+/// The precisions that the processor has instructions for: what one would train in here, and what peers are fast in.
+pub(super) fn fast_precisions() -> impl Iterator<Item = Precision> {
+    Precision::ALL.into_iter().filter(|precision| precision.is_fast())
+}

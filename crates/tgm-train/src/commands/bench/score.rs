@@ -10,7 +10,7 @@ use serde_json::json;
 use tgm_ops::Precision;
 use tgm_ops::gradcheck::randn;
 
-use super::options::{Options, Threads, precision};
+use super::options::{Options, Threads, fast_precisions, precision};
 use super::python::MODELS;
 use super::rates::{Bench, Work, header};
 use super::record::Record;
@@ -29,8 +29,8 @@ pub(in crate::commands) struct Args {
     /// Model sizes.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Size::B32, Size::B16])]
     size: Vec<Size>,
-    /// Precisions.
-    #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = Precision::ALL)]
+    /// Precisions. Default: those that the processor has instructions for.
+    #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = fast_precisions())]
     precision: Vec<Precision>,
     /// Frames of 224² that go through together.
     #[arg(long, default_value_t = 16)]

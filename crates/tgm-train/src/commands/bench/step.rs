@@ -13,7 +13,7 @@ use tgm_ops::gradcheck::randn;
 use tgm_ops::{Params, Precision};
 use tgm_random::Streams;
 
-use super::options::{Options, Threads, precision};
+use super::options::{Options, Threads, fast_precisions, precision};
 use super::python::MODELS;
 use super::rates::{self, Bench, header};
 use super::record::Record;
@@ -35,8 +35,8 @@ pub(in crate::commands) struct Args {
     /// Model sizes.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Size::Small, Size::Base])]
     size: Vec<Size>,
-    /// Precisions.
-    #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = Precision::ALL)]
+    /// Precisions. Default: those that the processor has instructions for.
+    #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = fast_precisions())]
     precision: Vec<Precision>,
     /// Kinds of work.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Tube, Work::Joint, Work::Features])]
