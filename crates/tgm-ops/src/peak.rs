@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::precision::Precision;
-use crate::simd::{Level, level, multiversion};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Level, level};
 
 /// Sums that do not wait for each other: more than two units with a latency of six cycles.
 const SUMS: usize = 24;
@@ -110,18 +111,13 @@ fn halves() -> f32 {
     numbers.iter().sum()
 }
 
-multiversion! {
-    fn portable(factor: [f32; LANES]) -> f32 = portable_body;
-}
-
-#[inline(always)]
-fn portable_body<const FMA: bool>(factor: [f32; LANES]) -> f32 {
-    // Half as many: a vector of sixteen is two registers here.
+/// What the compiler makes of plain Rust. Fewer sums: a vector of sixteen is several registers.
+fn portable(factor: [f32; LANES]) -> f32 {
     let mut sums = [[0f32; LANES]; SUMS / 4];
     for _ in 0..4 * ROUNDS {
         for sums in &mut sums {
             for (sum, factor) in sums.iter_mut().zip(factor) {
-                *sum = crate::simd::mul_add::<FMA>(factor, factor, *sum);
+                *sum = crate::simd::mul_add::<false>(factor, factor, *sum);
             }
         }
     }

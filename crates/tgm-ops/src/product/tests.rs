@@ -86,11 +86,13 @@ fn the_instructions_of_every_level_agree_with_their_emulation() {
         for level in levels() {
             let (mut got, mut want) = (Tile::default(), Tile::default());
             let lhs = Lhs::packed(&left);
-            tile::multiply_at::<f32>(level, groups, &lhs, &right, COLS, &mut got);
+            // SAFETY: `levels` are those of this processor.
+            unsafe { tile::multiply_at::<f32>(level, groups, &lhs, &right, COLS, &mut got) };
             tile::emulated::<f32>(groups, &lhs, &right, COLS, &mut want);
             assert_eq!(got.0, want.0, "{level:?}, {groups} words");
             let lhs = Lhs::packed(&left_pairs);
-            tile::multiply_at::<Bf16>(level, groups, &lhs, &right_pairs, COLS, &mut got);
+            // SAFETY: `levels` are those of this processor.
+            unsafe { tile::multiply_at::<Bf16>(level, groups, &lhs, &right_pairs, COLS, &mut got) };
             tile::emulated::<Bf16>(groups, &lhs, &right_pairs, COLS, &mut want);
             for (got, want) in got.0.iter().flatten().zip(want.0.iter().flatten()) {
                 let scale = want.abs().max(1.0);

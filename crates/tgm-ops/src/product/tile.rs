@@ -73,13 +73,19 @@ impl<'a> Lhs<'a> {
 /// When a matrix has fewer groups.
 #[inline(always)]
 pub(crate) fn multiply<E: Elem>(groups: usize, lhs: &Lhs<'_>, rhs: &[u32], stride: usize, tile: &mut Tile) {
-    assert!(groups <= lhs.groups && (groups == 0 || rhs.len() >= (groups - 1) * stride + COLS));
-    multiply_at::<E>(level(), groups, lhs, rhs, stride, tile);
+    // SAFETY: `level` is what the processor has.
+    unsafe { multiply_at::<E>(level(), groups, lhs, rhs, stride, tile) }
 }
 
-/// [`multiply`] by the instructions of a level, which this processor has. Bounds are the caller's to check.
+/// [`multiply`] by the instructions of a level.
+///
+/// # Safety
+/// The processor has the level.
+///
+/// # Panics
+/// When a matrix has fewer groups.
 #[inline(always)]
-pub(super) fn multiply_at<E: Elem>(
+pub(super) unsafe fn multiply_at<E: Elem>(
     level: Level,
     groups: usize,
     lhs: &Lhs<'_>,
@@ -87,12 +93,13 @@ pub(super) fn multiply_at<E: Elem>(
     stride: usize,
     tile: &mut Tile,
 ) {
+    assert!(groups <= lhs.groups && (groups == 0 || rhs.len() >= (groups - 1) * stride + COLS));
     debug_assert!(level <= crate::simd::level());
     #[cfg(target_arch = "x86_64")]
     {
         let rhs = rhs.as_ptr();
         // SAFETY: the instructions are there. The bounds of both matrices were checked: `Lhs` when it was made, for
-        // `lhs.groups` groups of twelve rows; `rhs` by `multiply`.
+        // `lhs.groups` groups of twelve rows; `rhs` above.
         unsafe {
             match (E::GROUP, level) {
                 (_, Level::Portable) => {}
