@@ -14,6 +14,7 @@ impl FrameIndex {
             Stamps::Packets => 0,
             Stamps::Decoded => 1,
             Stamps::Restored => 2,
+            Stamps::Unpacked => 3,
         };
         let mut bytes = vec![stamps];
         put(&mut bytes, entries.len() as i64);
@@ -39,6 +40,7 @@ impl FrameIndex {
             0 => Stamps::Packets,
             1 => Stamps::Decoded,
             2 => Stamps::Restored,
+            3 => Stamps::Unpacked,
             _ => return None,
         };
         let frames = u64::try_from(take(&mut rest)?).ok().filter(|frames| *frames < MAX_FRAMES)?;
@@ -94,7 +96,7 @@ mod tests {
 
     fn index() -> impl Strategy<Value = FrameIndex> {
         let entry = (any::<i64>(), any::<i64>(), any::<u32>(), any::<[bool; 3]>());
-        (prop::collection::vec(entry, 0..40), any::<i32>(), any::<i32>(), 0..3usize).prop_map(
+        (prop::collection::vec(entry, 0..40), any::<i32>(), any::<i32>(), 0..4usize).prop_map(
             |(entries, numerator, denominator, stamps)| {
                 let mut entries: Vec<Entry> = entries
                     .into_iter()
@@ -108,7 +110,7 @@ mod tests {
                     })
                     .collect();
                 entries.sort_by_key(|entry| entry.pts);
-                let stamps = [Stamps::Packets, Stamps::Decoded, Stamps::Restored][stamps];
+                let stamps = [Stamps::Packets, Stamps::Decoded, Stamps::Restored, Stamps::Unpacked][stamps];
                 FrameIndex::new(entries, (numerator, denominator), stamps)
             },
         )

@@ -7,7 +7,6 @@ use video_rs::ffmpeg::{Error, Packet, frame};
 
 use crate::index::{EntryPoint, FrameIndex};
 use crate::probe::Source;
-use crate::scan::next_packet;
 use crate::{ReadOptions, VideoError, ffi};
 
 /// What packets are marked with before they are decoded.
@@ -91,7 +90,8 @@ impl Decoding {
             source: error,
         };
         let stream = source.input.stream(source.stream).ok_or_else(|| failed(Error::StreamNotFound))?;
-        let decoder = ffi::open_decoder(&stream, options.motion_vectors, options.max_pixels, reorder)
+        let (motion_vectors, max_pixels) = (options.motion_vectors, options.max_pixels);
+        let decoder = ffi::open_decoder(&stream, source.unpacker(), motion_vectors, max_pixels, reorder)
             .map_err(failed)?;
         Ok(Self { decoder, pending: None, draining: false, fed: None, errors: 0, marks, packets: 0 })
     }
@@ -153,7 +153,7 @@ impl Decoding {
         for &time_stamp in time_stamps {
             self.decoder.flush();
             (self.pending, self.draining, self.fed) = (None, false, None);
-            if ffi::seek_backward(&mut source.input, source.stream, time_stamp).is_err() {
+            if source.seek(time_stamp).is_err() {
                 continue;
             }
             let Some(packet) = self.read(source) else { continue };
@@ -175,7 +175,7 @@ impl Decoding {
 
     /// The next packet, marked; `None` at the end and where reading fails.
     fn read(&mut self, source: &mut Source) -> Option<Packet> {
-        let mut packet = next_packet(source).ok().flatten()?;
+        let mut packet = source.next_packet().ok().flatten()?;
         self.packets += 1;
         match &self.marks {
             Marks::Own => {}

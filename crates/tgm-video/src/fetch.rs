@@ -62,11 +62,12 @@ const MAX_REORDER: usize = 16;
 impl Fetcher {
     /// For a source at its first packet, or with `at_start` false anywhere.
     pub(crate) fn new(
-        source: Source,
+        mut source: Source,
         index: FrameIndex,
         options: &ReadOptions,
         at_start: bool,
     ) -> Result<Self, VideoError> {
+        source.unpack(index.stamps() == Stamps::Unpacked)?;
         let decoding = Decoding::open(&source, options, reorder(&source, &index), marks(&index))?;
         let place = if at_start { Place::Running { entered: 0, last: None } } else { Place::Unknown };
         Ok(Self { source, options: options.clone(), index, decoding, place, past_errors: 0 })
@@ -120,10 +121,7 @@ impl Fetcher {
 
     /// Decodes one frame, by the cheapest approach that delivers it undamaged.
     fn decode(&mut self, number: usize) -> Result<Video, VideoError> {
-        let entry = match self.index.stamps() {
-            Stamps::Packets | Stamps::Restored => self.index.entry_point(number),
-            Stamps::Decoded => None,
-        };
+        let entry = self.index.stamps().are_kept().then(|| self.index.entry_point(number)).flatten();
         for approach in [Approach::Continue, Approach::Seek, Approach::Restart] {
             self.source.check_deadline(&self.options)?;
             let ready = match approach {
@@ -151,7 +149,7 @@ impl Fetcher {
 
     /// The first of these frames that are decoded from one entry point on; `None` where frames are not known by time stamp.
     fn group(&self, wanted: &[usize]) -> Option<Group> {
-        if self.index.stamps() == Stamps::Decoded {
+        if !self.index.stamps().are_kept() {
             return None;
         }
         let entry = self.index.entry_point(*wanted.first()?)?;
@@ -226,9 +224,9 @@ impl Fetcher {
     fn run_to(&mut self, number: usize) -> Option<Video> {
         while let Some(frame) = self.decoding.next_frame(&mut self.source, None) {
             let Place::Running { entered, last } = self.place else { return None };
-            let current = match self.index.stamps() {
-                Stamps::Packets | Stamps::Restored => frame.pts().and_then(|pts| self.index.find(pts)),
-                Stamps::Decoded => Some(last.map_or(0, |last| last + 1)),
+            let current = match self.index.stamps().are_kept() {
+                true => frame.pts().and_then(|pts| self.index.find(pts)),
+                false => Some(last.map_or(0, |last| last + 1)),
             };
             let Some(current) = current else { continue };
             self.place = Place::Running { entered, last: Some(current) };
@@ -253,16 +251,16 @@ struct Group {
 }
 
 fn reorder(source: &Source, index: &FrameIndex) -> usize {
-    match (source.codec, index.stamps()) {
-        (Id::H264, Stamps::Packets | Stamps::Restored) => index.reorder_depth().min(MAX_REORDER),
+    match source.codec {
+        Id::H264 if index.stamps().are_kept() => index.reorder_depth().min(MAX_REORDER),
         _ => 0,
     }
 }
 
 fn marks(index: &FrameIndex) -> Marks {
-    match index.stamps() {
-        Stamps::Packets | Stamps::Decoded => Marks::Own,
-        Stamps::Restored => Marks::Times(index.packet_times()),
+    match index.stamps().are_given() {
+        true => Marks::Times(index.packet_times()),
+        false => Marks::Own,
     }
 }
 

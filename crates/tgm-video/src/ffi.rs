@@ -15,7 +15,7 @@ use video_rs::ffmpeg::codec::{Context, decoder, threading};
 use video_rs::ffmpeg::format::Pixel;
 use video_rs::ffmpeg::format::context::{Input, Output};
 use video_rs::ffmpeg::format::stream::Stream;
-use video_rs::ffmpeg::packet::Ref;
+use video_rs::ffmpeg::packet::{Mut, Ref};
 use video_rs::ffmpeg::software::scaling;
 use video_rs::ffmpeg::{Dictionary, Error, Packet, ffi, frame};
 
@@ -206,11 +206,15 @@ pub(crate) fn is_discarded(packet: &Packet) -> bool {
 /// state it make FFmpeg guess, and drop frames while it learns.
 pub(crate) fn open_decoder(
     stream: &Stream<'_>,
+    unpacker: Option<&Unpacker>,
     motion_vectors: bool,
     max_pixels: u64,
     reorder: usize,
 ) -> Result<decoder::Video, Error> {
     let mut context = Context::from_parameters(stream.parameters())?;
+    if let Some(unpacker) = unpacker {
+        unpacker.describe(&mut context)?;
+    }
     context.set_threading(threading::Config { kind: threading::Type::None, count: 1, ..Default::default() });
     let mut decoder = context.decoder();
     decoder.set_packet_time_base(stream.time_base());
@@ -224,6 +228,74 @@ pub(crate) fn open_decoder(
         }
     }
     decoder.video()
+}
+
+/// FFmpeg's `mpeg4_unpack_bframes`: B-frames that DivX packed into the packet of the frame after them get packets of their own,
+/// those of the empty pictures that follow. As many packets come out as go in.
+pub(crate) struct Unpacker {
+    filter: ptr::NonNull<ffi::AVBSFContext>,
+}
+
+// SAFETY: an FFmpeg object that no other refers to may be used from any one thread at a time.
+unsafe impl Send for Unpacker {}
+
+impl Unpacker {
+    /// For the packets of a stream of MPEG-4 Part 2.
+    pub(crate) fn new(stream: &Stream<'_>) -> Result<Self, Error> {
+        let mut filter = ptr::null_mut();
+        // SAFETY: the name is a C string; an unknown one gives null. Allocation sets the pointer or reports an error. The
+        // context is not initialised yet, so its input may be described; the stream and its parameters are live.
+        unsafe {
+            let kind = ffi::av_bsf_get_by_name(c"mpeg4_unpack_bframes".as_ptr());
+            if kind.is_null() {
+                return Err(Error::BsfNotFound);
+            }
+            check(ffi::av_bsf_alloc(kind, &mut filter))?;
+            let unpacker = Self { filter: ptr::NonNull::new(filter).ok_or(Error::Bug)? };
+            check(ffi::avcodec_parameters_copy((*filter).par_in, (*stream.as_ptr()).codecpar))?;
+            (*filter).time_base_in = (*stream.as_ptr()).time_base;
+            check(ffi::av_bsf_init(filter))?;
+            Ok(unpacker)
+        }
+    }
+
+    /// The packet that takes this one's place.
+    pub(crate) fn pass(&mut self, mut packet: Packet) -> Result<Packet, Error> {
+        if packet.size() == 0 {
+            // To the filter this would be the end.
+            return Ok(packet);
+        }
+        let mut passed = Packet::empty();
+        // SAFETY: the context is live and initialised; both packets are ours. Sending takes the first one's content and
+        // receiving fills the second, which is empty.
+        unsafe {
+            check(ffi::av_bsf_send_packet(self.filter.as_ptr(), packet.as_mut_ptr()))?;
+            check(ffi::av_bsf_receive_packet(self.filter.as_ptr(), passed.as_mut_ptr()))?;
+        }
+        Ok(passed)
+    }
+
+    /// Forgets a B-frame that waits for its packet: for a seek.
+    pub(crate) fn flush(&mut self) {
+        // SAFETY: the context is live and initialised.
+        unsafe { ffi::av_bsf_flush(self.filter.as_ptr()) }
+    }
+
+    /// Tells a decoder that is not open yet what the packets are like.
+    fn describe(&self, decoder: &mut Context) -> Result<(), Error> {
+        // SAFETY: both contexts are live; initialising the filter described its output.
+        check(unsafe {
+            ffi::avcodec_parameters_to_context(decoder.as_mut_ptr(), self.filter.as_ref().par_out)
+        })
+    }
+}
+
+impl Drop for Unpacker {
+    fn drop(&mut self) {
+        let mut filter = self.filter.as_ptr();
+        // SAFETY: allocated by `new`, freed once.
+        unsafe { ffi::av_bsf_free(&mut filter) }
+    }
 }
 
 /// Matrix coefficients, range (ISO/IEC 23091-2 numbers as FFmpeg has them) and pixel format name of a decoded frame.

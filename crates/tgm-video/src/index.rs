@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Usually it comes from one scan over the packets, without decoding. Where packets do not carry true presentation times
 /// (AVI, MPEG program streams, raw streams, interlaced H.264, VP8 with its hidden frames) or not one packet makes one
 /// frame, the file is decoded once instead. If it is an AVI file and each packet turned out to make one frame, packets are given
-/// the times of their frames from then on, and the file is read like any other; else it is always read from its beginning.
+/// the times of their frames from then on, and the file is read like any other; else it is always read from its beginning. Two
+/// frames in a packet, as DivX stores B-frames, are taken apart first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrameIndex {
     entries: Vec<Entry>,
@@ -28,6 +29,20 @@ pub(crate) enum Stamps {
     /// A decoding pass that told which packet each frame came from: packets, known by their decoding times, are given the time
     /// stamps, and frames are known by them.
     Restored,
+    /// As `Restored`, with the B-frames that DivX packs into the packet before them in packets of their own.
+    Unpacked,
+}
+
+impl Stamps {
+    /// Whether frames are known by their time stamps, wherever decoding began.
+    pub(crate) fn are_kept(self) -> bool {
+        self != Self::Decoded
+    }
+
+    /// Whether packets are given the time stamps of their frames.
+    pub(crate) fn are_given(self) -> bool {
+        matches!(self, Self::Restored | Self::Unpacked)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use video_rs::ffmpeg::codec::Id;
 use video_rs::ffmpeg::ffi::AV_TIME_BASE;
-use video_rs::ffmpeg::{Rational, Stream, media};
+use video_rs::ffmpeg::{Error, Packet, Rational, Stream, media};
 
 use crate::deadline::Deadline;
-use crate::ffi::{self, Demuxer, StreamFacts};
+use crate::ffi::{self, Demuxer, StreamFacts, Unpacker};
 use crate::orientation::Orientation;
 use crate::{ReadOptions, Rotation, VideoError, VideoFile, container};
 
@@ -69,6 +69,8 @@ pub(crate) struct Source {
     /// What messages call the file.
     pub path: PathBuf,
     pub input: Demuxer,
+    /// Takes B-frames out of the packets before them.
+    unpacker: Option<Unpacker>,
     /// When the call in progress has taken too long.
     pub deadline: Arc<Deadline>,
     pub stream: usize,
@@ -168,6 +170,7 @@ impl Source {
             path: path.to_owned(),
             file,
             input,
+            unpacker: None,
             deadline,
             stream: index,
             time_base,
@@ -181,8 +184,48 @@ impl Source {
 
     /// Opens the file again, to read it from its first packet.
     pub(crate) fn reopen(&mut self, options: &ReadOptions) -> Result<(), VideoError> {
+        let unpacks = self.unpacker.is_some();
         *self = Self::open(self.file.clone(), options, self.deadline.clone(), Depth::Streams)?;
+        self.unpack(unpacks)
+    }
+
+    /// Whether packets come with the B-frames that DivX packed into them in packets of their own.
+    pub(crate) fn unpack(&mut self, on: bool) -> Result<(), VideoError> {
+        let stream = self.input.stream(self.stream).filter(|_| on);
+        self.unpacker = stream.map(|stream| Unpacker::new(&stream)).transpose().map_err(|source| {
+            VideoError::Decoder { path: self.path.clone(), codec: self.codec.name().to_owned(), source }
+        })?;
         Ok(())
+    }
+
+    pub(crate) fn unpacker(&self) -> Option<&Unpacker> {
+        self.unpacker.as_ref()
+    }
+
+    /// The next packet of the video stream; `None` at the end.
+    pub(crate) fn next_packet(&mut self) -> Result<Option<Packet>, Error> {
+        loop {
+            let mut packet = Packet::empty();
+            match packet.read(&mut self.input) {
+                // Not every demuxer looks at the clock itself.
+                Ok(()) if self.deadline.is_past() => return Err(Error::Exit),
+                Ok(()) if packet.stream() != self.stream => {}
+                Ok(()) => match &mut self.unpacker {
+                    Some(unpacker) => return unpacker.pass(packet).map(Some),
+                    None => return Ok(Some(packet)),
+                },
+                Err(Error::Eof) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Moves to the last key frame at or before `time_stamp`, in the stream's own time base.
+    pub(crate) fn seek(&mut self, time_stamp: i64) -> Result<(), Error> {
+        if let Some(unpacker) = &mut self.unpacker {
+            unpacker.flush();
+        }
+        ffi::seek_backward(&mut self.input, self.stream, time_stamp)
     }
 
     /// Fails once the call in progress has taken too long.

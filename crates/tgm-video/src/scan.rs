@@ -1,7 +1,7 @@
 //! How the [`FrameIndex`] of a file is made.
 
 use video_rs::ffmpeg::codec::Id;
-use video_rs::ffmpeg::{Error, Packet, picture};
+use video_rs::ffmpeg::picture;
 
 use crate::bitstream::{Framing, LayeredPicture, Picture, mpeg4_interlaced, mpeg4_pictures};
 use crate::decode::{Decoding, Marks};
@@ -20,15 +20,53 @@ pub(crate) fn scan(source: &mut Source, options: &ReadOptions) -> Result<FrameIn
     {
         return Ok(FrameIndex::new(entries, time_base, Stamps::Packets));
     }
+    if is_packed(&packets, source) {
+        source.unpack(true)?;
+        source.reopen(options)?;
+        let packets = scan_packets(source, options)?;
+        let decoded = scan_frames(source, options)?;
+        if let Some(entries) = restored_entries(packets, &decoded, source) {
+            return Ok(FrameIndex::new(entries, time_base, Stamps::Unpacked));
+        }
+        source.check_deadline(options)?;
+        source.unpack(false)?;
+    }
     let decoded = scan_frames(source, options)?;
-    if let Some(packets) = restored(packets, &decoded, source)
-        && let Some(entries) = packet_entries(&packets, source.codec)
-        && can_enter(&entries, &packets, source)
-    {
+    if let Some(entries) = restored_entries(packets, &decoded, source) {
         return Ok(FrameIndex::new(entries, time_base, Stamps::Restored));
     }
     source.check_deadline(options)?;
     Ok(FrameIndex::new(frame_entries(&decoded.frames), time_base, Stamps::Decoded))
+}
+
+/// The frames of a file whose packets turned out to make one frame each.
+fn restored_entries(
+    packets: Vec<ScannedPacket>,
+    decoded: &Decoded,
+    source: &mut Source,
+) -> Option<Vec<Entry>> {
+    let packets = restored(packets, decoded, source)?;
+    let entries = packet_entries(&packets, source.codec)?;
+    can_enter(&entries, &packets, source).then_some(entries)
+}
+
+/// Most bytes of an empty picture, as FFmpeg takes it.
+const EMPTY_PICTURE: usize = 19;
+
+/// Whether this is an AVI file with B-frames in the packets of the frames after them, as DivX and XviD store them, and an empty
+/// picture for each of them where it would belong. A file that was cut out of a longer one may end before that: FFmpeg does not
+/// show the B-frame then, taken out or not.
+fn is_packed(packets: &[ScannedPacket], source: &Source) -> bool {
+    let (mut packed, mut waiting) = (false, false);
+    for packet in packets {
+        waiting = match packet.told.pictures {
+            2 if !waiting => true,
+            1 => waiting && packet.size > EMPTY_PICTURE,
+            _ => return false,
+        };
+        packed |= waiting;
+    }
+    packed && source.probe.container == "avi"
 }
 
 /// Containers that store a presentation time with every packet.
@@ -47,6 +85,8 @@ struct ScannedPacket {
 struct Told {
     picture: Option<Picture>,
     layered: Option<LayeredPicture>,
+    /// MPEG-4: how many pictures begin in it.
+    pictures: usize,
     /// MPEG-4: it has more or less than one picture, or the pictures may be fields. Those with B-frames FFmpeg decodes a little
     /// differently by what came before.
     irregular: bool,
@@ -61,7 +101,7 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<Scanne
     let (mut shown, mut whole) = (Vec::new(), 0);
     let mut cut = false;
     loop {
-        let packet = match next_packet(source) {
+        let packet = match source.next_packet() {
             Ok(Some(packet)) => packet,
             Ok(None) => break,
             Err(_) => {
@@ -86,10 +126,11 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<Scanne
         let told = match source.codec {
             Id::H264 => Told { picture: framing.picture(data), ..Told::default() },
             Id::HEVC => Told { layered: framing.layered_picture(data), ..Told::default() },
-            Id::MPEG4 => Told {
-                irregular: fields || mpeg4_pictures(data) != 1 || mpeg4_interlaced(data),
-                ..Told::default()
-            },
+            Id::MPEG4 => {
+                let pictures = mpeg4_pictures(data);
+                let irregular = fields || pictures != 1 || mpeg4_interlaced(data);
+                Told { pictures, irregular, ..Told::default() }
+            }
             _ => Told::default(),
         };
         let intra = source.codec != Id::H264 || told.picture.is_some_and(|picture| picture.intra);
@@ -112,21 +153,6 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<Scanne
     Ok(shown)
 }
 
-/// The next packet of the video stream; `None` at the end.
-pub(crate) fn next_packet(source: &mut Source) -> Result<Option<Packet>, Error> {
-    loop {
-        let mut packet = Packet::empty();
-        match packet.read(&mut source.input) {
-            // Not every demuxer looks at the clock itself.
-            Ok(()) if source.deadline.is_past() => return Err(Error::Exit),
-            Ok(()) if packet.stream() == source.stream => return Ok(Some(packet)),
-            Ok(()) => {}
-            Err(Error::Eof) => return Ok(None),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// Whether packets state when they are shown, each for one frame.
 fn has_stamps(source: &Source) -> bool {
     let stamped = source.probe.container.split(',').any(|name| STAMPED_CONTAINERS.contains(&name));
@@ -141,7 +167,7 @@ fn packet_entries(packets: &[ScannedPacket], codec: Id) -> Option<Vec<Entry>> {
     let mut entries = Vec::with_capacity(packets.len());
     for (order, packet) in packets.iter().enumerate() {
         let pts = packet.pts?;
-        let Told { picture, layered, irregular } = packet.told;
+        let Told { picture, layered, irregular, .. } = packet.told;
         if irregular {
             return None;
         }
@@ -257,8 +283,8 @@ fn can_enter(entries: &[Entry], packets: &[ScannedPacket], source: &mut Source) 
     let points: Vec<&Entry> = entries.iter().filter(|entry| entry.entry_point).collect();
     points.iter().rev().step_by(points.len().div_ceil(TRIED).max(1)).all(|point| {
         let expected = &packets[point.order as usize];
-        let moved = ffi::seek_backward(&mut source.input, source.stream, point.dts).is_ok();
-        let found = if moved { next_packet(source).ok().flatten() } else { None };
+        let moved = source.seek(point.dts).is_ok();
+        let found = if moved { source.next_packet().ok().flatten() } else { None };
         found.is_some_and(|packet| packet.dts() == expected.dts && packet.size() == expected.size)
     })
 }

@@ -29,15 +29,16 @@ pub(crate) struct Yuv420<'a> {
 /// Smaller pictures get other filters in swscale.
 pub(crate) const MIN_SIDE: usize = 16;
 
-/// swscale's factors from YUV to RGB, with 13 fractional bits, and the offset of luma with 9.
+/// swscale's factors from YUV to RGB, with 13 fractional bits. Of 16 bits, so that products of two of them take one instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Matrix {
-    pub luma_offset: i32,
-    pub luma: i32,
-    pub v_to_r: i32,
-    pub v_to_g: i32,
-    pub u_to_g: i32,
-    pub u_to_b: i32,
+    luma: i16,
+    v_to_r: i16,
+    v_to_g: i16,
+    u_to_g: i16,
+    u_to_b: i16,
+    /// What is added to 8 times luma times its factor: half a step, less the luma of black.
+    bias: i32,
 }
 
 impl Matrix {
@@ -48,12 +49,12 @@ impl Matrix {
             let factor = i64::from(factor);
             if full_range { factor * 224 / 255 } else { factor }
         };
-        let rounded = |value: i64| ((value + (1 << 15)) >> 16).clamp(-0x8000, 0x7fff) as i32;
-        let factor = |value: i64| rounded(value << 13);
-        let (luma, offset) = if full_range { (1 << 16, 0) } else { ((1 << 16) * 255 / 219, 16 << 16) };
+        let factor = |value: i64| (((value << 13) + (1 << 15)) >> 16).clamp(-0x8000, 0x7fff) as i16;
+        let (luma, black) = if full_range { (1 << 16, 0) } else { ((1 << 16) * 255 / 219, 16) };
+        let luma = factor(luma);
         Self {
-            luma_offset: rounded(offset << 9),
-            luma: factor(luma),
+            luma,
+            bias: (1 << 15) - 8 * black * i32::from(luma),
             v_to_r: factor(chroma(table[0])),
             u_to_b: factor(chroma(table[1])),
             u_to_g: factor(-chroma(table[2])),
@@ -65,8 +66,8 @@ impl Matrix {
 /// Line buffers, kept from one picture to the next.
 #[derive(Default)]
 pub(crate) struct Lines {
-    u: Vec<i32>,
-    v: Vec<i32>,
+    u: Vec<i16>,
+    v: Vec<i16>,
     pixels: Vec<u32>,
 }
 
@@ -105,7 +106,7 @@ impl crate::ffi::Vectorized for Line<'_, '_> {
         lines.pixels.resize(luma.len(), 0);
         let inputs = luma.iter().zip(&lines.u).zip(&lines.v);
         for (pixel, ((luma, u), v)) in lines.pixels.iter_mut().zip(inputs) {
-            *pixel = matrix.pixel(i32::from(*luma), *u, *v);
+            *pixel = matrix.pixel(*luma, *u, *v);
         }
         pack(&lines.pixels[x - 2 * first..][..width], out);
     }
@@ -121,7 +122,8 @@ fn chroma_rows(y: usize, height: usize) -> (usize, usize) {
     }
 }
 
-/// Twice the chroma of each pixel of the pairs `first..last`, times four, in swscale's 17-bit scale around zero.
+/// Eight times the chroma of each pixel of the pairs `first..last`, around zero: swscale's number less its six lowest bits,
+/// which are zero.
 #[inline(always)]
 fn interpolate(
     plane: &Plane<'_>,
@@ -129,13 +131,13 @@ fn interpolate(
     first: usize,
     last: usize,
     samples: usize,
-    out: &mut Vec<i32>,
+    out: &mut Vec<i16>,
 ) {
     let (start, end) = (first.saturating_sub(1), (last + 1).min(samples));
     let (a, b) = (plane.line(above, start, end), plane.line(below, start, end));
     out.resize(2 * (last - first), 0);
-    let sum = |i: usize| i32::from(a[i]) + i32::from(b[i]);
-    let scaled = |near: i32, far: i32| 64 * (3 * near + far) - 65536;
+    let sum = |i: usize| i16::from(a[i]) + i16::from(b[i]);
+    let scaled = |near: i16, far: i16| 3 * near + far - 1024;
     let mut pair = |at: usize, left: usize, middle: usize, right: usize| {
         out[2 * at] = scaled(sum(middle), sum(left));
         out[2 * at + 1] = scaled(sum(middle), sum(right));
@@ -150,23 +152,23 @@ fn interpolate(
         let (a, b) = (&a[inner.0..][..count + 2], &b[inner.0..][..count + 2]);
         let out = &mut out[2..][..2 * count];
         for i in 0..count {
-            let at = |i: usize| i32::from(a[i]) + i32::from(b[i]);
-            let near = 3 * at(i + 1);
-            out[2 * i] = 64 * (near + at(i)) - 65536;
-            out[2 * i + 1] = 64 * (near + at(i + 2)) - 65536;
+            let at = |i: usize| i16::from(a[i]) + i16::from(b[i]);
+            out[2 * i] = scaled(at(i + 1), at(i));
+            out[2 * i + 1] = scaled(at(i + 1), at(i + 2));
         }
     }
 }
 
 impl Matrix {
-    /// A pixel as `0x00BBGGRR`. Sums wrap as swscale's do.
+    /// A pixel as `0x00BBGGRR`. Sums wrap, as swscale's do, once they have its six lower bits.
     #[inline(always)]
-    fn pixel(&self, luma: i32, u: i32, v: i32) -> u32 {
-        let base = ((luma << 9) - self.luma_offset).wrapping_mul(self.luma).wrapping_add(1 << 21);
-        let red = base.wrapping_add(v.wrapping_mul(self.v_to_r));
-        let green = base.wrapping_add(v.wrapping_mul(self.v_to_g)).wrapping_add(u.wrapping_mul(self.u_to_g));
-        let blue = base.wrapping_add(u.wrapping_mul(self.u_to_b));
-        let byte = |value: i32| (value.clamp(0, (1 << 30) - 1) >> 22) as u32;
+    fn pixel(&self, luma: u8, u: i16, v: i16) -> u32 {
+        let product = |a: i16, b: i16| i32::from(a) * i32::from(b);
+        let base = product(i16::from(luma) << 3, self.luma) + self.bias;
+        let red = base + product(v, self.v_to_r);
+        let green = base + product(v, self.v_to_g) + product(u, self.u_to_g);
+        let blue = base + product(u, self.u_to_b);
+        let byte = |value: i32| ((value << 6).clamp(0, (1 << 30) - 1) >> 22) as u32;
         byte(red) | byte(green) << 8 | byte(blue) << 16
     }
 }

@@ -4,6 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use common::packed::{EMPTY_PICTURE, avi_chunks, pack_b_frames, with_avi_chunks};
 use common::{assert_times_are_ffprobes, moving_square, read_all, run, square, text};
 use proptest::prelude::*;
 use rand::RngExt;
@@ -265,6 +266,69 @@ fn mpeg4_in_fields_is_read_from_the_beginning() {
         let reader = VideoReader::open(&path, &ReadOptions::default()).unwrap();
         assert_eq!((0..60).filter(|frame| reader.index().is_key(*frame)).count(), 1, "{name}");
     }
+}
+
+/// DivX and XviD put a B-frame into the packet of the frame after it, and an empty picture in its place.
+#[test]
+fn packed_b_frames_are_taken_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), &x264("", 250, 0));
+    // B-frames at most in a row, the least number of places where decoding can begin, and whether the file ends in the middle.
+    for (b_frames, gop, keys, cut) in
+        [("1", "12", 5, false), ("2", "12", 5, false), ("2", "300", 1, false), ("2", "12", 3, true)]
+    {
+        let (plain, packed) = (folder.path().join("plain.avi"), folder.path().join("packed.avi"));
+        let codec = ["-c:v", "mpeg4", "-bf", b_frames, "-g", gop, "-sc_threshold", "1000000000"];
+        let arguments = [&["-y", "-i", text(&source)], &codec[..], &["-threads", "1", text(&plain)]].concat();
+        if run("ffmpeg", &arguments).is_none() {
+            return;
+        }
+        let mut bytes = pack_b_frames(&std::fs::read(&plain).unwrap());
+        if cut {
+            // As clips are cut out of films: the last packet has a B-frame that no packet follows.
+            let mut chunks = avi_chunks(&bytes);
+            let pictures = |chunk: &[u8]| chunk.windows(4).filter(|w| *w == [0, 0, 1, 0xb6]).count();
+            let last = (0..40).rev().find(|&chunk| pictures(&chunks[chunk]) == 2).unwrap();
+            chunks.truncate(last + 1);
+            bytes = with_avi_chunks(&bytes, &chunks);
+        }
+        std::fs::write(&packed, bytes).unwrap();
+        let frames = assert_random_access_is_exact(&packed);
+        let pixels = |frames: &[Frame]| frames.iter().map(|frame| frame.rgb.clone()).collect::<Vec<_>>();
+        if !cut {
+            assert!(pixels(&frames) == pixels(&read_all(&plain)), "packing changes no frame");
+        }
+        assert_bytes_are_ffmpegs(&packed, &frames);
+        let reader = VideoReader::open(&packed, &ReadOptions::default()).unwrap();
+        let found = (0..frames.len()).filter(|frame| reader.index().is_key(*frame)).count();
+        assert!(found >= keys, "{b_frames} B-frames, groups of {gop}: {found}");
+        assert_times_are_ffprobes(&packed, reader.index());
+        let stored = tgm_video::FrameIndex::from_bytes(&reader.index().to_bytes()).unwrap();
+        assert_eq!(&stored, reader.index());
+    }
+}
+
+/// Where the empty pictures are missing, nothing is taken apart, and no frame is lost that FFmpeg shows.
+#[test]
+fn packed_b_frames_without_empty_pictures_are_read_as_ffmpeg_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), &x264("", 250, 0));
+    let (plain, packed) = (folder.path().join("plain.avi"), folder.path().join("packed.avi"));
+    let codec = ["-c:v", "mpeg4", "-bf", "2", "-g", "12", "-threads", "1"];
+    if run("ffmpeg", &[&["-i", text(&source)], &codec[..], &[text(&plain)]].concat()).is_none() {
+        return;
+    }
+    let bytes = pack_b_frames(&std::fs::read(&plain).unwrap());
+    let mut chunks = avi_chunks(&bytes);
+    let empty = chunks.iter().position(|chunk| chunk.len() == EMPTY_PICTURE.len()).unwrap();
+    chunks.remove(empty);
+    std::fs::write(&packed, with_avi_chunks(&bytes, &chunks)).unwrap();
+    let frames = read_all(&packed);
+    assert_bytes_are_ffmpegs(&packed, &frames);
+    let asked: Vec<usize> = (1..frames.len()).step_by(4).collect();
+    let mut reader = VideoReader::open(&packed, &ReadOptions::default()).unwrap();
+    let sparse = reader.read(&asked).unwrap();
+    assert!(sparse.iter().zip(&asked).all(|(frame, number)| *frame == frames[*number]));
 }
 
 #[test]

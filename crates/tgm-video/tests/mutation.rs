@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::packed::pack_b_frames;
 use common::{moving_square, run, text};
 use rand::{Rng, RngExt};
 use tgm_random::Streams;
@@ -57,6 +58,9 @@ fn sources(folder: &Path) -> Vec<(String, Vec<u8>)> {
         if run("ffmpeg", &[&["-y", "-i", text(&first)], codec, &[text(&path)]].concat()).is_some() {
             add(name);
         }
+    }
+    if let Ok(plain) = std::fs::read(folder.join("mpeg4.avi")) {
+        sources.push(("packed.avi".to_owned(), pack_b_frames(&plain)));
     }
     sources
 }

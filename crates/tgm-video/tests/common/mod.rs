@@ -1,6 +1,8 @@
 //! Videos to test with, and the `ffmpeg` program as an independent opinion.
 #![allow(dead_code)] // Each test program uses a part.
 
+pub mod packed;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
