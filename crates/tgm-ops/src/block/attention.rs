@@ -10,12 +10,15 @@ use rayon::prelude::*;
 use super::Sizes;
 use crate::buffer::Buffer;
 use crate::product::pack::pack;
-use crate::product::tile::{COLS, Lhs, ROWS, Tile, multiply};
+use crate::product::tile::{COLS, Lhs, ROWS, Tile, multiply, multiply_into};
 use crate::product::{Matrix, Out, Scratch, with_scratch};
-use crate::simd::{Elem, exp, multiversion};
+use crate::simd::{Elem, exp, mul_add, multiversion};
 
 /// Queries of a block in the backward pass: eight strips, three panels.
 const BLOCK: usize = 96;
+/// Words of keys between two additions to the gradients of a block's queries, in the backward pass: whole strips, whose
+/// 144 KiB stay in the second-level cache.
+const TURN_WORDS: usize = 32 * ROWS;
 
 /// One head of one sample: queries, keys and values where they lie in the packed tensor `[N, 3 D]`.
 #[derive(Clone, Copy)]
@@ -142,11 +145,9 @@ fn forward_head_body<const FMA: bool, E: Elem>(
     for from in (0..head.tail).step_by(ROWS) {
         let rows = ROWS.min(head.tail - from);
         let lhs = strip(&queries, from, spare);
-        against::<E>(&lhs, key_panels, deep, |col, tile| {
-            for (row, sums) in scores.chunks_exact_mut(stride).zip(&tile.0) {
-                row[col..col + COLS].copy_from_slice(sums);
-            }
-        });
+        for (p, panel) in key_panels.chunks_exact(deep * COLS).enumerate() {
+            multiply_into::<E>(deep, &lhs, panel, COLS, &mut scores[p * COLS..], stride);
+        }
         let mut recip = [0f32; ROWS];
         let strips = scores.chunks_exact(stride).zip(weights.chunks_exact_mut(stride));
         for (r, (scores, weights)) in strips.enumerate().take(rows) {
@@ -189,13 +190,13 @@ fn softmax_strip<const FMA: bool, E: Elem>(scores: &[f32], weights: &mut [E], sc
     let (outs, rest_out) = weights.as_chunks_mut::<SUMS>();
     for (chunk, out) in chunks.iter().zip(outs) {
         for ((sum, out), &s) in sums.iter_mut().zip(out).zip(chunk) {
-            let e = exp::<FMA>(crate::simd::mul_add::<FMA>(s, scale, shift));
+            let e = exp::<FMA>(mul_add::<FMA>(s, scale, shift));
             *out = E::put(e);
             *sum += e;
         }
     }
     for ((sum, out), &s) in sums.iter_mut().zip(rest_out).zip(rest) {
-        let e = exp::<FMA>(crate::simd::mul_add::<FMA>(s, scale, shift));
+        let e = exp::<FMA>(mul_add::<FMA>(s, scale, shift));
         *out = E::put(e);
         *sum += e;
     }
@@ -241,12 +242,12 @@ fn backward_head_body<const FMA: bool, E: Elem>(task: &Backward<'_, E>, start: u
     let (tokens, width, dim) = (head.tokens, head.width, head.dim);
     let deep = width.div_ceil(E::GROUP);
     let wide = tokens.div_ceil(E::GROUP);
+    let per_turn = TURN_WORDS * E::GROUP;
     let block_words = panel_words::<E>(BLOCK, width);
     let block_cols_words = panel_words::<E>(width, BLOCK);
     let key_words = panel_words::<E>(width, tokens);
-    let spare_words = deep.max(wide).max(BLOCK) * ROWS;
     let (spare, words) =
-        scratch.split(spare_words, 2 * block_words + 2 * block_cols_words + key_words + wide * BLOCK);
+        scratch.split(deep * ROWS, 2 * block_words + 2 * block_cols_words + key_words + TURN_WORDS * BLOCK);
     let (q_panels, words) = words.split_at_mut(block_words);
     let (do_panels, words) = words.split_at_mut(block_words);
     let (q_cols, words) = words.split_at_mut(block_cols_words);
@@ -258,6 +259,7 @@ fn backward_head_body<const FMA: bool, E: Elem>(task: &Backward<'_, E>, start: u
     let mut dvalues = vec![0f32; tokens * width];
     let mut weights = vec![E::default(); ROWS * BLOCK];
     let mut dweights = vec![E::default(); ROWS * BLOCK];
+    let mut dqueries = vec![0f32; BLOCK * width];
     let first = head.first();
     for from in (0..head.tail).step_by(BLOCK) {
         let rows = BLOCK.min(head.tail - from);
@@ -280,46 +282,59 @@ fn backward_head_body<const FMA: bool, E: Elem>(task: &Backward<'_, E>, start: u
             *dot = dot_product(&task.out[row.clone()], &task.dout[row]);
         }
 
-        for key in (0..tokens).step_by(ROWS) {
-            let kept = ROWS.min(tokens - key);
-            let lhs = strip(&keys, key, spare);
-            against::<E>(&lhs, q_panels, deep, |col, tile| {
-                for (row, sums) in weights.chunks_exact_mut(BLOCK).zip(&tile.0) {
-                    let log_sums = &log_sums[col..col + COLS];
-                    for ((w, &s), &l) in row[col..col + COLS].iter_mut().zip(sums).zip(log_sums) {
-                        *w = E::put(exp::<FMA>(s * head.scale() - l));
+        dqueries.fill(0.0);
+        for first_key in (0..tokens).step_by(per_turn) {
+            let keys_end = (first_key + per_turn).min(tokens);
+            for key in (first_key..keys_end).step_by(ROWS) {
+                let kept = ROWS.min(tokens - key);
+                let lhs = strip(&keys, key, spare);
+                against::<E>(&lhs, q_panels, deep, |col, tile| {
+                    for (row, sums) in weights.chunks_exact_mut(BLOCK).zip(&tile.0) {
+                        let log_sums = &log_sums[col..col + COLS];
+                        for ((w, &s), &l) in row[col..col + COLS].iter_mut().zip(sums).zip(log_sums) {
+                            *w = E::put(exp::<FMA>(s * head.scale() - l));
+                        }
                     }
-                }
-            });
-            let lhs = strip(&values, key, spare);
-            against::<E>(&lhs, do_panels, deep, |col, tile| {
-                let rows = dweights.chunks_exact_mut(BLOCK).zip(weights.chunks_exact(BLOCK)).zip(&tile.0);
-                for ((row, weights), sums) in rows {
-                    let (row, weights) = (&mut row[col..col + COLS], &weights[col..col + COLS]);
-                    let dots = &dots[col..col + COLS];
-                    for (((d, &w), &s), &dot) in row.iter_mut().zip(weights).zip(sums).zip(dots) {
-                        *d = E::put(w.get() * (s - dot) * head.scale());
+                });
+                let lhs = strip(&values, key, spare);
+                against::<E>(&lhs, do_panels, deep, |col, tile| {
+                    let rows = dweights.chunks_exact_mut(BLOCK).zip(weights.chunks_exact(BLOCK)).zip(&tile.0);
+                    for ((row, weights), sums) in rows {
+                        let (row, weights) = (&mut row[col..col + COLS], &weights[col..col + COLS]);
+                        let dots = &dots[col..col + COLS];
+                        for (((d, &w), &s), &dot) in row.iter_mut().zip(weights).zip(sums).zip(dots) {
+                            *d = E::put(w.get() * (s - dot) * head.scale());
+                        }
                     }
+                });
+                let strips = [(&weights, do_cols, &mut dvalues), (&dweights, q_cols, &mut dkeys)];
+                for (strip, panels, sums) in strips {
+                    let lhs = Lhs::in_place(strip, BLOCK, deep_block * E::GROUP);
+                    against::<E>(&lhs, panels, deep_block, |col, tile| {
+                        add_tile(tile, &mut sums[key * width..], width, col, kept);
+                    });
                 }
-            });
-            accumulate::<E>(&weights, do_cols, deep_block, &mut dvalues[key * width..], width, kept);
-            accumulate::<E>(&dweights, q_cols, deep_block, &mut dkeys[key * width..], width, kept);
-            let groups = kept.div_ceil(E::GROUP);
-            if kept % E::GROUP != 0 {
-                dweights[kept * BLOCK..(kept + 1) * BLOCK].fill(E::default());
+                let groups = kept.div_ceil(E::GROUP);
+                if kept % E::GROUP != 0 {
+                    dweights[kept * BLOCK..(kept + 1) * BLOCK].fill(E::default());
+                }
+                let at = (key - first_key) / E::GROUP * BLOCK;
+                interleave(&dweights, &mut dscores[at..][..groups * BLOCK]);
             }
-            interleave(&dweights, &mut dscores[key / E::GROUP * BLOCK..][..groups * BLOCK]);
-        }
-
-        for query in (0..rows).step_by(ROWS) {
-            let kept = ROWS.min(rows - query);
-            let lhs = Lhs::lanes(&dscores[query..], BLOCK);
-            against::<E>(&lhs, key_cols, wide, |col, tile| {
-                let cols = COLS.min(width - col);
-                for (r, sums) in tile.0.iter().enumerate().take(kept) {
-                    write(task.dqkv, start + (first + from + query + r) * 3 * dim + col, &sums[..cols]);
+            let groups = (keys_end - first_key).div_ceil(E::GROUP);
+            let mut tile = Tile::default();
+            for query in (0..rows).step_by(ROWS) {
+                let lhs = Lhs::lanes(&dscores[query..], BLOCK);
+                for (p, panel) in key_cols.chunks_exact(wide * COLS).enumerate() {
+                    let panel = &panel[first_key / E::GROUP * COLS..];
+                    multiply::<E>(groups, &lhs, panel, COLS, &mut tile);
+                    let kept = ROWS.min(rows - query);
+                    add_tile(&tile, &mut dqueries[query * width..], width, p * COLS, kept);
                 }
-            });
+            }
+        }
+        for (query, row) in dqueries.chunks_exact(width).enumerate().take(rows) {
+            write(task.dqkv, start + (first + from + query) * 3 * dim, row);
         }
     }
     let none = vec![0f32; width];
@@ -347,27 +362,17 @@ fn dot_product<E: Elem>(a: &[E], b: &[E]) -> f32 {
     sums.iter().sum()
 }
 
-/// Adds the product of twelve rows `[12, BLOCK]` with the panels to rows of `width`.
+/// Adds a tile's first `rows` rows to rows of `width`, from column `col` on.
 #[inline(always)]
-fn accumulate<E: Elem>(
-    strip: &[E],
-    panels: &[u32],
-    groups: usize,
-    sums: &mut [f32],
-    width: usize,
-    rows: usize,
-) {
-    let lhs = Lhs::in_place(strip, BLOCK, groups * E::GROUP);
-    against::<E>(&lhs, panels, groups, |col, tile| {
-        let cols = COLS.min(width - col);
-        for (row, tile) in sums.chunks_exact_mut(width).zip(&tile.0).take(rows) {
-            if cols == COLS {
-                row[col..col + COLS].iter_mut().zip(&tile[..COLS]).for_each(|(sum, &t)| *sum += t);
-            } else {
-                row[col..col + cols].iter_mut().zip(tile).for_each(|(sum, &t)| *sum += t);
-            }
+fn add_tile(tile: &Tile, sums: &mut [f32], width: usize, col: usize, rows: usize) {
+    let cols = COLS.min(width - col);
+    for (row, tile) in sums.chunks_exact_mut(width).zip(&tile.0).take(rows) {
+        if cols == COLS {
+            row[col..col + COLS].iter_mut().zip(&tile[..COLS]).for_each(|(sum, &t)| *sum += t);
+        } else {
+            row[col..col + cols].iter_mut().zip(tile).for_each(|(sum, &t)| *sum += t);
         }
-    });
+    }
 }
 
 /// Rows `[keys, BLOCK]` to words that hold neighbouring keys: `[keys / GROUP, BLOCK]`.

@@ -84,22 +84,27 @@ fn the_instructions_of_every_level_agree_with_their_emulation() {
         };
         let (left_pairs, right_pairs) = (pairs(&left), pairs(&right));
         for level in levels() {
-            let (mut got, mut want) = (Tile::default(), Tile::default());
-            let lhs = Lhs::packed(&left);
-            // SAFETY: `levels` are those of this processor.
-            unsafe { tile::multiply_at::<f32>(level, groups, &lhs, &right, COLS, &mut got) };
-            tile::emulated::<f32>(groups, &lhs, &right, COLS, &mut want);
-            assert_eq!(got.0, want.0, "{level:?}, {groups} words");
-            let lhs = Lhs::packed(&left_pairs);
-            // SAFETY: `levels` are those of this processor.
-            unsafe { tile::multiply_at::<Bf16>(level, groups, &lhs, &right_pairs, COLS, &mut got) };
-            tile::emulated::<Bf16>(groups, &lhs, &right_pairs, COLS, &mut want);
-            for (got, want) in got.0.iter().flatten().zip(want.0.iter().flatten()) {
-                let scale = want.abs().max(1.0);
-                assert!(
-                    (got - want).abs() < 1e-5 * scale,
-                    "{level:?}, {groups} words: {got}, emulated {want}"
-                );
+            // Rows of a tile, and rows that are longer, of which the rest stays as it is.
+            for width in [COLS, COLS + 5] {
+                let (mut got, mut want) = (vec![7.0; ROWS * width], vec![7.0; ROWS * width]);
+                let lhs = Lhs::packed(&left);
+                // SAFETY: `levels` are those of this processor.
+                unsafe { tile::multiply_at::<f32>(level, groups, &lhs, &right, COLS, &mut got, width) };
+                tile::emulated::<f32>(groups, &lhs, &right, COLS, &mut want, width);
+                assert_eq!(got, want, "{level:?}, {groups} words");
+                let lhs = Lhs::packed(&left_pairs);
+                // SAFETY: `levels` are those of this processor.
+                unsafe {
+                    tile::multiply_at::<Bf16>(level, groups, &lhs, &right_pairs, COLS, &mut got, width)
+                };
+                tile::emulated::<Bf16>(groups, &lhs, &right_pairs, COLS, &mut want, width);
+                for (got, want) in got.iter().zip(&want) {
+                    let scale = want.abs().max(1.0);
+                    assert!(
+                        (got - want).abs() < 1e-5 * scale,
+                        "{level:?}, {groups} words: {got}, emulated {want}"
+                    );
+                }
             }
         }
     }

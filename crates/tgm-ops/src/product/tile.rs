@@ -73,17 +73,33 @@ impl<'a> Lhs<'a> {
 /// When a matrix has fewer groups.
 #[inline(always)]
 pub(crate) fn multiply<E: Elem>(groups: usize, lhs: &Lhs<'_>, rhs: &[u32], stride: usize, tile: &mut Tile) {
-    // SAFETY: `level` is what the processor has.
-    unsafe { multiply_at::<E>(level(), groups, lhs, rhs, stride, tile) }
+    multiply_into::<E>(groups, lhs, rhs, stride, tile.0.as_flattened_mut(), COLS);
 }
 
-/// [`multiply`] by the instructions of a level.
+/// [`multiply`] to the first [`COLS`] columns of rows of `width`.
+///
+/// # Panics
+/// When a matrix has fewer groups, or `sums` less than a tile.
+#[inline(always)]
+pub(crate) fn multiply_into<E: Elem>(
+    groups: usize,
+    lhs: &Lhs<'_>,
+    rhs: &[u32],
+    stride: usize,
+    sums: &mut [f32],
+    width: usize,
+) {
+    // SAFETY: `level` is what the processor has.
+    unsafe { multiply_at::<E>(level(), groups, lhs, rhs, stride, sums, width) }
+}
+
+/// [`multiply_into`] by the instructions of a level.
 ///
 /// # Safety
 /// The processor has the level.
 ///
 /// # Panics
-/// When a matrix has fewer groups.
+/// When a matrix has fewer groups, or `sums` less than a tile.
 #[inline(always)]
 pub(super) unsafe fn multiply_at<E: Elem>(
     level: Level,
@@ -91,34 +107,52 @@ pub(super) unsafe fn multiply_at<E: Elem>(
     lhs: &Lhs<'_>,
     rhs: &[u32],
     stride: usize,
-    tile: &mut Tile,
+    sums: &mut [f32],
+    width: usize,
 ) {
     assert!(groups <= lhs.groups && (groups == 0 || rhs.len() >= (groups - 1) * stride + COLS));
+    assert!(width >= COLS && sums.len() >= (ROWS - 1) * width + COLS);
     debug_assert!(level <= crate::simd::level());
     #[cfg(target_arch = "x86_64")]
     {
-        let rhs = rhs.as_ptr();
-        // SAFETY: the instructions are there. The bounds of both matrices were checked: `Lhs` when it was made, for
-        // `lhs.groups` groups of twelve rows; `rhs` above.
+        let (rhs, to) = (rhs.as_ptr(), Sums { start: sums.as_mut_ptr(), width });
+        // SAFETY: the instructions are there. The bounds of all matrices were checked: `Lhs` when it was made, for
+        // `lhs.groups` groups of twelve rows; the others above.
         unsafe {
             match (E::GROUP, level) {
                 (_, Level::Portable) => {}
-                (1, Level::Avx2) => return avx2::<1>(groups, lhs, rhs, stride, tile),
-                (_, Level::Avx2) => return avx2::<2>(groups, lhs, rhs, stride, tile),
-                (1, _) => return avx512_f32(groups, lhs, rhs, stride, tile),
-                (_, Level::Avx512) => return avx512_widened(groups, lhs, rhs, stride, tile),
-                (_, Level::Avx512Bf16) => return avx512_bf16(groups, lhs, rhs, stride, tile),
+                (1, Level::Avx2) => return avx2::<1>(groups, lhs, rhs, stride, to),
+                (_, Level::Avx2) => return avx2::<2>(groups, lhs, rhs, stride, to),
+                (1, _) => return avx512_f32(groups, lhs, rhs, stride, to),
+                (_, Level::Avx512) => return avx512_widened(groups, lhs, rhs, stride, to),
+                (_, Level::Avx512Bf16) => return avx512_bf16(groups, lhs, rhs, stride, to),
             }
         }
     }
-    emulated::<E>(groups, lhs, rhs, stride, tile);
+    emulated::<E>(groups, lhs, rhs, stride, sums, width);
+}
+
+/// Where the sums of a tile go: row `i` begins `i · width` numbers from `start`.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Sums {
+    start: *mut f32,
+    width: usize,
 }
 
 /// The same in plain Rust: what the instructions are tested against, and what Miri runs.
-pub(crate) fn emulated<E: Elem>(groups: usize, lhs: &Lhs<'_>, rhs: &[u32], stride: usize, tile: &mut Tile) {
-    *tile = Tile::default();
-    for g in 0..groups {
-        for (i, row) in tile.0.iter_mut().enumerate() {
+pub(crate) fn emulated<E: Elem>(
+    groups: usize,
+    lhs: &Lhs<'_>,
+    rhs: &[u32],
+    stride: usize,
+    sums: &mut [f32],
+    width: usize,
+) {
+    for (i, row) in sums.chunks_mut(width).enumerate().take(ROWS) {
+        let row = &mut row[..COLS];
+        row.fill(0.0);
+        for g in 0..groups {
             // SAFETY: inside the matrix that `lhs` was made from; numbers narrower than a word may be unaligned.
             let a = unsafe { lhs.start.add(i * lhs.row + g * lhs.group).read_unaligned() };
             for (sum, &b) in row.iter_mut().zip(&rhs[g * stride..]) {
@@ -134,7 +168,7 @@ macro_rules! avx512 {
     ($name:ident, $features:literal, |$sum:ident, $a:ident, $b:ident| $dot:expr) => {
         #[target_feature(enable = $features)]
         #[allow(clippy::undocumented_unsafe_blocks, reason = "the comment is in the macro")]
-        unsafe fn $name(groups: usize, lhs: &Lhs<'_>, rhs: *const u32, stride: usize, tile: &mut Tile) {
+        unsafe fn $name(groups: usize, lhs: &Lhs<'_>, rhs: *const u32, stride: usize, to: Sums) {
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
             // Four pointers, three rows each: few enough to stay in registers.
             // SAFETY: the caller checked that `groups` groups of both matrices exist.
@@ -156,9 +190,10 @@ macro_rules! avx512 {
                     }
                     rhs_at = rhs_at.wrapping_add(stride);
                 }
-                for (row, sums) in tile.0.iter_mut().zip(sums) {
-                    _mm512_store_ps(row.as_mut_ptr(), sums[0]);
-                    _mm512_store_ps(row.as_mut_ptr().add(16), sums[1]);
+                for (r, sums) in sums.into_iter().enumerate() {
+                    let row = to.start.add(r * to.width);
+                    _mm512_storeu_ps(row, sums[0]);
+                    _mm512_storeu_ps(row.add(16), sums[1]);
                 }
             }
         }
@@ -200,46 +235,36 @@ const PART: usize = 6;
 /// The loop in vectors of 256 bits, for words of `GROUP` numbers, in parts of [`PART`] rows.
 ///
 /// # Safety
-/// `groups` groups of both matrices exist.
+/// `groups` groups of both matrices exist, and all rows of the sums.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const GROUP: usize>(
-    groups: usize,
-    lhs: &Lhs<'_>,
-    rhs: *const u32,
-    stride: usize,
-    tile: &mut Tile,
-) {
-    if groups == 0 {
-        *tile = Tile::default();
-    }
-    for start in (0..groups).step_by(CHUNK) {
+unsafe fn avx2<const GROUP: usize>(groups: usize, lhs: &Lhs<'_>, rhs: *const u32, stride: usize, to: Sums) {
+    // Without groups, one chunk of nothing clears the sums.
+    for start in (0..groups.max(1)).step_by(CHUNK) {
         let chunk = CHUNK.min(groups - start);
         for row in (0..ROWS).step_by(PART) {
             for col in (0..COLS).step_by(2 * LANES) {
                 // SAFETY: rows and columns are inside the tile, and the groups exist.
                 unsafe {
-                    let lhs_at = lhs.start.add(row * lhs.row + start * lhs.group);
-                    let sums = &mut tile.0[row..row + PART];
-                    let rhs = rhs.add(start * stride + col);
-                    part::<GROUP>(chunk, lhs, lhs_at, rhs, stride, start > 0, sums, col);
+                    let lhs_at = lhs.start.wrapping_add(row * lhs.row + start * lhs.group);
+                    let rhs = rhs.wrapping_add(start * stride + col);
+                    let to = Sums { start: to.start.add(row * to.width + col), ..to };
+                    part::<GROUP>(chunk, lhs, lhs_at, rhs, stride, start > 0, to);
                 }
             }
         }
     }
 }
 
-/// `chunk` words of depth for [`PART`] rows of sums and two vectors of their columns from `col`, added to what is there
-/// if `add` says so.
+/// `chunk` words of depth for [`PART`] rows and two vectors of columns of sums, added to what is there if `add` says so.
 ///
 /// Not inlined: the compiler would keep all sums of the tile at hand, on the stack.
 ///
 /// # Safety
-/// `chunk` groups exist from both pointers, in [`PART`] rows and two vectors.
+/// `chunk` groups exist from both pointers, and the sums, in [`PART`] rows and two vectors.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 #[inline(never)]
-#[allow(clippy::too_many_arguments)]
 unsafe fn part<const GROUP: usize>(
     chunk: usize,
     lhs: &Lhs<'_>,
@@ -247,21 +272,20 @@ unsafe fn part<const GROUP: usize>(
     rhs_at: *const u32,
     stride: usize,
     add: bool,
-    rows: &mut [[f32; COLS]],
-    col: usize,
+    to: Sums,
 ) {
     let mut sums = [[_mm256_setzero_ps(); 2]; PART];
-    // SAFETY: the caller's; the columns are inside a row.
+    // SAFETY: the caller's.
     unsafe {
         if add {
-            for (sums, row) in sums.iter_mut().zip(rows.iter()) {
-                *sums = [0, LANES].map(|at| _mm256_loadu_ps(row.as_ptr().add(col + at)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                *sums = [0, LANES].map(|at| _mm256_loadu_ps(to.start.add(r * to.width + at)));
             }
         }
         // Words of two numbers are gone through twice: the halves of both matrices would take too many registers.
         for number in (0..GROUP).rev() {
             // Two pointers, half of the rows each: few enough to stay in registers.
-            let mut halves = [lhs_at, lhs_at.add(PART / 2 * lhs.row)];
+            let mut halves = [lhs_at, lhs_at.wrapping_add(PART / 2 * lhs.row)];
             let mut rhs_at = rhs_at;
             for _ in 0..chunk {
                 let b =
@@ -280,9 +304,9 @@ unsafe fn part<const GROUP: usize>(
                 rhs_at = rhs_at.wrapping_add(stride);
             }
         }
-        for (row, sums) in rows.iter_mut().zip(sums) {
+        for (r, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
-                _mm256_storeu_ps(row.as_mut_ptr().add(col + v * LANES), sum);
+                _mm256_storeu_ps(to.start.add(r * to.width + v * LANES), sum);
             }
         }
     }
