@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod color;
 pub mod commands;
 pub mod config;
+mod cpu_time;
 pub mod demo;
 pub mod environment;
 pub mod evaluation;

@@ -17,12 +17,16 @@ use super::program::Program;
 use super::python::DECODERS;
 use super::record::{Record, Row};
 use super::scratch::Scratch;
+use crate::cpu_time;
 use crate::progress::Progress;
 
 /// CPU milliseconds per clip from video files: to whole RGB frames, and all the way to normalised tubelets.
 ///
 /// One thread, opening included; each file's best of several rounds counts. With --peers torchcodec, decord and PyAV read the
 /// same frames of the same files, in turn with ours (torchvision crops and resizes for them).
+///
+/// Rows named `indexed` have each file's index stored, as the loader has. `decoding` is the part of it that reading packets and
+/// FFmpeg's decoder take.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -115,11 +119,14 @@ fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
     let mut peers = if args.options.peers { start_peers(folder.path(), spec)? } else { Vec::new() };
     let rounds = u64::from(args.options.rounds);
     let progress = Progress::new(work, rounds);
-    let (mut scanned, mut indexed) = (Best::default(), Best::default());
+    let (mut scanned, mut indexed, mut decoding) = (Best::default(), Best::default(), Best::default());
     let mut theirs = vec![Best::default(); peers.len()];
     for round in 0..rounds {
-        scanned.add(ours(spec, false)?);
-        indexed.add(ours(spec, true)?);
+        scanned.add(ours(spec, Way::Scanned)?);
+        indexed.add(ours(spec, Way::Indexed)?);
+        if !spec.tubelets {
+            decoding.add(ours(spec, Way::Decoding)?);
+        }
         for (peer, best) in peers.iter_mut().zip(&mut theirs) {
             best.add(peer.turn()?);
         }
@@ -144,11 +151,15 @@ fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
     let set = &args.name;
     let wall_row =
         Row { unit: "ms/clip".into(), ..row(format!("decode/{set}/{work}/wall"), wall(&scanned), of(&wall)) };
-    Ok(vec![
+    let mut rows = vec![
         row(format!("decode/{set}/{work}"), cpu(&scanned), of(&cpu)),
         row(format!("decode/{set}/{work}/indexed"), cpu(&indexed), of(&cpu)),
         wall_row,
-    ])
+    ];
+    if !spec.tubelets {
+        rows.push(row(format!("decode/{set}/{work}/decoding"), cpu(&decoding), of(&cpu)));
+    }
+    Ok(rows)
 }
 
 /// The least of all rounds.
@@ -184,13 +195,24 @@ fn ensure_same_frames(ours: &Best, theirs: &BTreeMap<&str, Best>) -> Result<()> 
     Ok(())
 }
 
+/// How much of our work is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// With a scan of the file.
+    Scanned,
+    /// With a stored index.
+    Indexed,
+    /// With a stored index, and decoded frames thrown away.
+    Decoding,
+}
+
 /// Our side: every clip once.
-fn ours(spec: &Spec, indexed: bool) -> Result<Round> {
+fn ours(spec: &Spec, way: Way) -> Result<Round> {
     let options = ReadOptions::default();
     let (mut cpu, mut wall, mut total) = (Duration::ZERO, Duration::ZERO, 0.0);
     for clip in &spec.clips {
-        let index = indexed.then(|| clip.index.clone());
-        let begun = (Instant::now(), thread_cpu()?);
+        let index = (way != Way::Scanned).then(|| clip.index.clone());
+        let begun = (Instant::now(), cpu_time::thread());
         let mut reader = match index {
             Some(index) => VideoReader::open_with_index(&clip.path, index, &options)?,
             None => VideoReader::open(&clip.path, &options)?,
@@ -200,11 +222,14 @@ fn ours(spec: &Spec, indexed: bool) -> Result<Round> {
             let view = View { crop: CropBox { x, y, width, height }, size: spec.size, flipped: false };
             let made: Vec<Clip> = reader.read_views(&clip.frames, &[view])?.clips;
             (Vec::new(), Some(patchify(&made[0], TubeletShape::default(), &Normalization::IMAGENET)?))
+        } else if way == Way::Decoding {
+            reader.verify(&clip.frames)?;
+            (Vec::new(), None)
         } else {
             (reader.read(&clip.frames)?, None)
         };
         wall += begun.0.elapsed();
-        cpu += thread_cpu()?.saturating_sub(begun.1);
+        cpu += cpu_time::thread().saturating_sub(begun.1);
         drop(tubelets);
         let bytes = frames.iter().map(|frame| frame.rgb.len()).sum::<usize>().max(1);
         total += frames.iter().flat_map(|frame| &frame.rgb).map(|byte| f64::from(*byte)).sum::<f64>()
@@ -217,15 +242,6 @@ fn ours(spec: &Spec, indexed: bool) -> Result<Round> {
         wall: wall.as_secs_f64(),
         value: if spec.tubelets { f64::NAN } else { value },
     })
-}
-
-/// CPU time of this thread.
-fn thread_cpu() -> Result<Duration> {
-    let path = "/proc/thread-self/schedstat";
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("CPU times are read from {path}, on Linux only"))?;
-    let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
-    Ok(Duration::from_nanos(nanos.with_context(|| format!("{path}: {text:?} is no time"))?))
 }
 
 /// The peers, each with its first round, of which imports and first calls are a part, behind it.

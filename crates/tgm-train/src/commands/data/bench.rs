@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use tgm_data::loader::{ClipConfig, LoaderConfig, TrainLoader};
 use tgm_random::Streams;
@@ -11,6 +11,7 @@ use tgm_video::Sampling;
 
 use super::ManifestArgs;
 use crate::config::ConfigError;
+use crate::cpu_time;
 use crate::progress::Progress;
 use crate::trainer::subset;
 
@@ -81,12 +82,13 @@ pub(super) fn run(args: Args) -> Result<()> {
         loader.next_batch()?;
     }
     let progress = Progress::new("clips", args.clips as u64);
-    let begun = (Instant::now(), process_cpu()?);
+    let begun = (Instant::now(), cpu_time::process());
     for clip in 0..args.clips {
         loader.next_batch()?;
         progress.set(clip as u64 + 1);
     }
-    let (wall, cpu) = (begun.0.elapsed().as_secs_f64(), process_cpu()? - begun.1);
+    let cpu = cpu_time::process().saturating_sub(begun.1).as_secs_f64();
+    let wall = begun.0.elapsed().as_secs_f64();
     progress.finish();
     let clips = args.clips as f64;
     let workers = match args.workers {
@@ -112,18 +114,4 @@ pub(super) fn run(args: Args) -> Result<()> {
         println!("{} bad videos were passed over; `tgm data check` names them", numbers.bad);
     }
     super::super::write_json(args.json.as_deref(), &numbers)
-}
-
-/// CPU seconds of all threads of this process.
-fn process_cpu() -> Result<f64> {
-    let mut nanos = 0.0;
-    let folder = "/proc/self/task";
-    let tasks = std::fs::read_dir(folder)
-        .with_context(|| format!("CPU times are read from {folder}, on Linux only"))?;
-    for task in tasks {
-        // A thread that has ended meanwhile has no file.
-        let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        nanos += text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0.0);
-    }
-    Ok(nanos / 1e9)
 }
