@@ -15,11 +15,12 @@ fn main() -> ExitCode {
 const ARENA_EAGER_COMMIT: libmimalloc_sys::mi_option_t = 4;
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// mimalloc, too, hands memory back after a second by default, and takes more at a time than is used. Measured in
-/// `docs/performance.md`. `MIMALLOC_PURGE_DELAY` and `MIMALLOC_ARENA_EAGER_COMMIT` go before this.
+/// mimalloc, too, hands memory back after a second by default, and takes more at a time than is used. `docs/performance.md` has
+/// what this does for training; every other command keeps what it once took, too. `MIMALLOC_PURGE_DELAY` and
+/// `MIMALLOC_ARENA_EAGER_COMMIT` go before it.
 #[allow(unsafe_code)]
 extern "C" fn keep_freed_memory() {
-    // SAFETY: sets numbers in mimalloc's table of options, which may be done at any time; both are below its length.
+    // SAFETY: sets numbers in mimalloc's table of options, below its length, while there is one thread.
     unsafe {
         libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1);
         libmimalloc_sys::mi_option_set_default(ARENA_EAGER_COMMIT, 0);

@@ -100,11 +100,47 @@ fn annex_b(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// How many pictures begin in a packet of MPEG-4 Part 2 (ISO/IEC 14496-2, section 6.2.5). Two of them are DivX's way of storing
-/// B-frames, with an empty picture in a later packet.
-pub(crate) fn mpeg4_pictures(packet: &[u8]) -> usize {
-    packet.windows(4).filter(|bytes| **bytes == [0, 0, 1, 0xb6]).count()
+/// What a packet of MPEG-4 Part 2 (ISO/IEC 14496-2, section 6.2.5) holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mpeg4Packet {
+    /// How many pictures begin in it. Two of them are DivX's way of storing B-frames, with an empty picture in a later packet.
+    pub pictures: usize,
+    /// The first of them is a B-frame.
+    pub first_is_b: bool,
+    /// The last of them is a B-frame.
+    pub last_is_b: bool,
+    /// A header in it says that pictures may be coded as fields.
+    pub fields: bool,
+    /// DivX's name stands in it, with the mark of B-frames stored that way.
+    pub marked: bool,
 }
+
+impl Mpeg4Packet {
+    pub(crate) fn read(packet: &[u8]) -> Self {
+        let mut starts = packet.windows(5).filter(|bytes| bytes[..4] == [0, 0, 1, 0xb6]);
+        let is_b = |start: &[u8]| start[4] >> 6 == 2;
+        let first = starts.next();
+        let (others, last) = starts.fold((0, first), |(others, _), start| (others + 1, Some(start)));
+        Self {
+            pictures: usize::from(first.is_some()) + others,
+            first_is_b: first.is_some_and(is_b),
+            last_is_b: last.is_some_and(is_b),
+            fields: mpeg4_interlaced(packet),
+            marked: is_marked_packed(packet),
+        }
+    }
+}
+
+/// Whether these bytes hold user data such as `DivX503b1393p`, whose last letter says that B-frames are packed.
+pub(crate) fn is_marked_packed(bytes: &[u8]) -> bool {
+    bytes.windows(8).enumerate().filter(|(_, w)| **w == *b"\x00\x00\x01\xb2DivX").any(|(at, _)| {
+        let name = bytes[at + 8..].iter().take(MAX_NAME).take_while(|byte| byte.is_ascii_alphanumeric());
+        name.last() == Some(&b'p')
+    })
+}
+
+/// Most letters of DivX's name that are looked at.
+const MAX_NAME: usize = 32;
 
 /// Whether a header of MPEG-4 Part 2 (section 6.2.3) in these bytes says that pictures may be coded as fields.
 pub(crate) fn mpeg4_interlaced(bytes: &[u8]) -> bool {
@@ -261,9 +297,25 @@ mod tests {
     }
 
     #[test]
-    fn pictures_of_mpeg4_are_counted() {
-        assert_eq!(mpeg4_pictures(&[0, 0, 1, 0xb0, 1, 0, 0, 1, 0xb6, 0x10]), 1);
-        assert_eq!(mpeg4_pictures(&[0, 0, 0, 1, 0xb6, 0x50, 7, 0, 0, 1, 0xb6, 0x90]), 2);
-        assert_eq!(mpeg4_pictures(&[0, 0, 1]), 0);
+    fn pictures_of_mpeg4_are_counted_and_b_frames_known() {
+        let read = |bytes: &[u8]| {
+            let Mpeg4Packet { pictures, first_is_b, last_is_b, .. } = Mpeg4Packet::read(bytes);
+            (pictures, first_is_b, last_is_b)
+        };
+        assert_eq!(read(&[0, 0, 1, 0xb0, 1, 0, 0, 1, 0xb6, 0x10]), (1, false, false));
+        assert_eq!(read(&[0, 0, 0, 1, 0xb6, 0x50, 7, 0, 0, 1, 0xb6, 0x90]), (2, false, true));
+        assert_eq!(read(&[0, 0, 1, 0xb6, 0x90]), (1, true, true));
+        assert_eq!(read(&[0, 0, 1]), (0, false, false));
+    }
+
+    #[test]
+    fn the_mark_of_packed_b_frames_is_the_end_of_divx_name() {
+        let name = |name: &str| [b"\0\0\x01\xb2", name.as_bytes(), b"\0\0\x01\xb6"].concat();
+        assert!(is_marked_packed(&name("DivX503b1393p")));
+        assert!(is_marked_packed(&name("DivX501Build413p")));
+        for other in ["DivX503b1393", "XviD0055", "Lavc59.37.100p", "DivX"] {
+            assert!(!is_marked_packed(&name(other)), "{other}");
+        }
+        assert!(!is_marked_packed(b"\0\0\x01\xb2DivX"));
     }
 }

@@ -224,9 +224,10 @@ impl Fetcher {
     fn run_to(&mut self, number: usize) -> Option<Video> {
         while let Some(frame) = self.decoding.next_frame(&mut self.source, None) {
             let Place::Running { entered, last } = self.place else { return None };
-            let current = match self.index.stamps().are_kept() {
-                true => frame.pts().and_then(|pts| self.index.find(pts)),
-                false => Some(last.map_or(0, |last| last + 1)),
+            let current = if self.index.stamps().are_kept() {
+                frame.pts().and_then(|pts| self.index.find(pts))
+            } else {
+                Some(last.map_or(0, |last| last + 1))
             };
             let Some(current) = current else { continue };
             self.place = Place::Running { entered, last: Some(current) };
@@ -258,10 +259,7 @@ fn reorder(source: &Source, index: &FrameIndex) -> usize {
 }
 
 fn marks(index: &FrameIndex) -> Marks {
-    match index.stamps().are_given() {
-        true => Marks::Times(index.packet_times()),
-        false => Marks::Own,
-    }
+    if index.stamps().are_given() { Marks::Times(index.packet_times()) } else { Marks::Own }
 }
 
 pub(crate) fn is_damaged(frame: &Video) -> bool {

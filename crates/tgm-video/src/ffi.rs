@@ -230,8 +230,8 @@ pub(crate) fn open_decoder(
     decoder.video()
 }
 
-/// FFmpeg's `mpeg4_unpack_bframes`: B-frames that DivX packed into the packet of the frame after them get packets of their own,
-/// those of the empty pictures that follow. As many packets come out as go in.
+/// FFmpeg's `mpeg4_unpack_bframes`: B-frames that DivX packed into the packet of another frame get packets of their own, in the
+/// end that of the empty picture which follows. As many packets come out as go in.
 pub(crate) struct Unpacker {
     filter: ptr::NonNull<ffi::AVBSFContext>,
 }

@@ -29,7 +29,7 @@ pub(crate) enum Stamps {
     /// A decoding pass that told which packet each frame came from: packets, known by their decoding times, are given the time
     /// stamps, and frames are known by them.
     Restored,
-    /// As `Restored`, with the B-frames that DivX packs into the packet before them in packets of their own.
+    /// As `Restored`, with packed B-frames (DivX, XviD) in packets of their own.
     Unpacked,
 }
 

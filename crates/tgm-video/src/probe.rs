@@ -69,7 +69,7 @@ pub(crate) struct Source {
     /// What messages call the file.
     pub path: PathBuf,
     pub input: Demuxer,
-    /// Takes B-frames out of the packets before them.
+    /// Gives packed B-frames packets of their own.
     unpacker: Option<Unpacker>,
     /// When the call in progress has taken too long.
     pub deadline: Arc<Deadline>,
@@ -189,7 +189,7 @@ impl Source {
         self.unpack(unpacks)
     }
 
-    /// Whether packets come with the B-frames that DivX packed into them in packets of their own.
+    /// Sets whether packed B-frames (DivX, XviD) come in packets of their own.
     pub(crate) fn unpack(&mut self, on: bool) -> Result<(), VideoError> {
         let stream = self.input.stream(self.stream).filter(|_| on);
         self.unpacker = stream.map(|stream| Unpacker::new(&stream)).transpose().map_err(|source| {

@@ -182,10 +182,10 @@ impl VideoReader {
             made.push(map(frame)?);
             Ok(())
         })?;
-        match frames == wanted {
-            true => Ok(made),
-            false => Ok(frames.iter().map(|frame| made[position(&wanted, *frame)].clone()).collect()),
+        if frames == wanted {
+            return Ok(made);
         }
+        Ok(frames.iter().map(|frame| made[position(&wanted, *frame)].clone()).collect())
     }
 
     /// Decodes these frames and throws them away: whether they are all there, undamaged.

@@ -3,7 +3,7 @@
 use video_rs::ffmpeg::codec::Id;
 use video_rs::ffmpeg::picture;
 
-use crate::bitstream::{Framing, LayeredPicture, Picture, mpeg4_interlaced, mpeg4_pictures};
+use crate::bitstream::{Framing, LayeredPicture, Mpeg4Packet, Picture, is_marked_packed, mpeg4_interlaced};
 use crate::decode::{Decoding, Marks};
 use crate::fetch::is_damaged;
 use crate::ffi;
@@ -21,11 +21,7 @@ pub(crate) fn scan(source: &mut Source, options: &ReadOptions) -> Result<FrameIn
         return Ok(FrameIndex::new(entries, time_base, Stamps::Packets));
     }
     if is_packed(&packets, source) {
-        source.unpack(true)?;
-        source.reopen(options)?;
-        let packets = scan_packets(source, options)?;
-        let decoded = scan_frames(source, options)?;
-        if let Some(entries) = restored_entries(packets, &decoded, source) {
+        if let Some(entries) = unpacked_entries(source, options) {
             return Ok(FrameIndex::new(entries, time_base, Stamps::Unpacked));
         }
         source.check_deadline(options)?;
@@ -37,6 +33,15 @@ pub(crate) fn scan(source: &mut Source, options: &ReadOptions) -> Result<FrameIn
     }
     source.check_deadline(options)?;
     Ok(FrameIndex::new(frame_entries(&decoded.frames), time_base, Stamps::Decoded))
+}
+
+/// The frames of a file with packed B-frames, once these are taken apart; `None` where something is not as it should be.
+fn unpacked_entries(source: &mut Source, options: &ReadOptions) -> Option<Vec<Entry>> {
+    source.unpack(true).ok()?;
+    source.reopen(options).ok()?;
+    let packets = scan_packets(source, options).ok()?;
+    let decoded = scan_frames(source, options).ok()?;
+    restored_entries(packets, &decoded, source)
 }
 
 /// The frames of a file whose packets turned out to make one frame each.
@@ -53,20 +58,31 @@ fn restored_entries(
 /// Most bytes of an empty picture, as FFmpeg takes it.
 const EMPTY_PICTURE: usize = 19;
 
-/// Whether this is an AVI file with B-frames in the packets of the frames after them, as DivX and XviD store them, and an empty
-/// picture for each of them where it would belong. A file that was cut out of a longer one may end before that: FFmpeg does not
-/// show the B-frame then, taken out or not.
+/// Whether this is an AVI file with B-frames as DivX and XviD pack them: in the packet of the frame that is decoded before them,
+/// each further one in the place of the one before, and an empty picture at the end.
+///
+/// A file that was cut out of a longer one may end before that: FFmpeg does not show the B-frame then, taken out or not. Any other
+/// order FFmpeg decodes otherwise than its filter takes it apart.
 fn is_packed(packets: &[ScannedPacket], source: &Source) -> bool {
+    let marked = is_marked_packed(&source.facts.extradata)
+        || packets[0].told.mpeg4.is_some_and(|packet| packet.marked);
+    if source.probe.container != "avi" || !marked {
+        return false;
+    }
     let (mut packed, mut waiting) = (false, false);
     for packet in packets {
-        waiting = match packet.told.pictures {
-            2 if !waiting => true,
-            1 => waiting && packet.size > EMPTY_PICTURE,
+        let Some(told) = packet.told.mpeg4.filter(|told| !told.fields) else { return false };
+        let empty = packet.size <= EMPTY_PICTURE;
+        waiting = match (told.pictures, waiting) {
+            (2, false) if !told.first_is_b && told.last_is_b => true,
+            (1, true) if !empty && told.first_is_b => true,
+            (1, true) if empty && !told.first_is_b => false,
+            (1, false) if !empty => false,
             _ => return false,
         };
         packed |= waiting;
     }
-    packed && source.probe.container == "avi"
+    packed
 }
 
 /// Containers that store a presentation time with every packet.
@@ -85,11 +101,15 @@ struct ScannedPacket {
 struct Told {
     picture: Option<Picture>,
     layered: Option<LayeredPicture>,
-    /// MPEG-4: how many pictures begin in it.
-    pictures: usize,
+    mpeg4: Option<Mpeg4Packet>,
+}
+
+impl Told {
     /// MPEG-4: it has more or less than one picture, or the pictures may be fields. Those with B-frames FFmpeg decodes a little
     /// differently by what came before.
-    irregular: bool,
+    fn is_irregular(&self) -> bool {
+        self.mpeg4.is_some_and(|packet| packet.fields || packet.pictures != 1)
+    }
 }
 
 fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<ScannedPacket>, VideoError> {
@@ -127,9 +147,9 @@ fn scan_packets(source: &mut Source, options: &ReadOptions) -> Result<Vec<Scanne
             Id::H264 => Told { picture: framing.picture(data), ..Told::default() },
             Id::HEVC => Told { layered: framing.layered_picture(data), ..Told::default() },
             Id::MPEG4 => {
-                let pictures = mpeg4_pictures(data);
-                let irregular = fields || pictures != 1 || mpeg4_interlaced(data);
-                Told { pictures, irregular, ..Told::default() }
+                let packet = Mpeg4Packet::read(data);
+                let fields = fields || packet.fields;
+                Told { mpeg4: Some(Mpeg4Packet { fields, ..packet }), ..Told::default() }
             }
             _ => Told::default(),
         };
@@ -167,8 +187,8 @@ fn packet_entries(packets: &[ScannedPacket], codec: Id) -> Option<Vec<Entry>> {
     let mut entries = Vec::with_capacity(packets.len());
     for (order, packet) in packets.iter().enumerate() {
         let pts = packet.pts?;
-        let Told { picture, layered, irregular, .. } = packet.told;
-        if irregular {
+        let Told { picture, layered, .. } = packet.told;
+        if packet.told.is_irregular() {
             return None;
         }
         let spare = match codec {

@@ -173,7 +173,7 @@ macro_rules! avx512 {
             // Four pointers, three rows each: few enough to stay in registers.
             // SAFETY: the caller checked that `groups` groups of both matrices exist.
             unsafe {
-                let mut lhs_at = [0, 1, 2, 3].map(|q| lhs.start.add(3 * q * lhs.row));
+                let mut lhs_at = [0, 1, 2, 3].map(|q| lhs.start.wrapping_add(3 * q * lhs.row));
                 let mut rhs_at = rhs;
                 for _ in 0..groups {
                     let b = [_mm512_loadu_si512(rhs_at.cast()), _mm512_loadu_si512(rhs_at.add(16).cast())];

@@ -1,4 +1,4 @@
-//! AVI files of MPEG-4 with B-frames in the packets of the frames after them, as DivX and XviD write them and FFmpeg cannot.
+//! AVI files of MPEG-4 with packed B-frames, as DivX and XviD write them and FFmpeg cannot.
 
 /// What stands in the place of a packed B-frame: a predicted picture that is not coded.
 pub const EMPTY_PICTURE: [u8; 6] = [0, 0, 1, 0xb6, 0x51, 0x7f];
