@@ -117,16 +117,16 @@ pub(crate) struct Mpeg4Packet {
 
 impl Mpeg4Packet {
     pub(crate) fn read(packet: &[u8]) -> Self {
-        let mut starts = packet.windows(5).filter(|bytes| bytes[..4] == [0, 0, 1, 0xb6]);
-        let is_b = |start: &[u8]| start[4] >> 6 == 2;
-        let first = starts.next();
-        let (others, last) = starts.fold((0, first), |(others, _), start| (others + 1, Some(start)));
+        let is_start = |at: &usize| packet[*at..].starts_with(&[0, 0, 1, 0xb6]);
+        let starts: Vec<usize> = (0..packet.len()).filter(is_start).collect();
+        let (first, last) = (starts.first().copied(), starts.last().copied());
+        let is_b = |start: usize| packet.get(start + 4).is_some_and(|kind| kind >> 6 == 2);
         Self {
-            pictures: usize::from(first.is_some()) + others,
+            pictures: starts.len(),
             first_is_b: first.is_some_and(is_b),
             last_is_b: last.is_some_and(is_b),
             fields: mpeg4_interlaced(packet),
-            marked: is_marked_packed(packet),
+            marked: is_marked_packed(&packet[..first.unwrap_or(packet.len())]),
         }
     }
 }
@@ -305,6 +305,7 @@ mod tests {
         assert_eq!(read(&[0, 0, 1, 0xb0, 1, 0, 0, 1, 0xb6, 0x10]), (1, false, false));
         assert_eq!(read(&[0, 0, 0, 1, 0xb6, 0x50, 7, 0, 0, 1, 0xb6, 0x90]), (2, false, true));
         assert_eq!(read(&[0, 0, 1, 0xb6, 0x90]), (1, true, true));
+        assert_eq!(read(&[0, 0, 1, 0xb6, 0x90, 0, 0, 1, 0xb6]), (2, true, false), "cut behind a start");
         assert_eq!(read(&[0, 0, 1]), (0, false, false));
     }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::packed::{EMPTY_PICTURE, avi_chunks, pack_b_frames, with_avi_chunks};
+use common::packed::{EMPTY_PICTURE, avi_chunks, pack_b_frames, pair_before, with_avi_chunks};
 use common::{assert_times_are_ffprobes, moving_square, read_all, run, square, text};
 use proptest::prelude::*;
 use rand::RngExt;
@@ -268,7 +268,7 @@ fn mpeg4_in_fields_is_read_from_the_beginning() {
     }
 }
 
-/// DivX and XviD put a B-frame into the packet of the frame after it, and an empty picture in its place.
+/// DivX and XviD put a B-frame into the packet of the frame decoded before it, and an empty picture in its place.
 #[test]
 fn packed_b_frames_are_taken_apart() {
     let folder = tempfile::tempdir().unwrap();
@@ -287,9 +287,7 @@ fn packed_b_frames_are_taken_apart() {
         if cut {
             // As clips are cut out of films: the last packet has a B-frame that no packet follows.
             let mut chunks = avi_chunks(&bytes);
-            let pictures = |chunk: &[u8]| chunk.windows(4).filter(|w| *w == [0, 0, 1, 0xb6]).count();
-            let last = (0..40).rev().find(|&chunk| pictures(&chunks[chunk]) == 2).unwrap();
-            chunks.truncate(last + 1);
+            chunks.truncate(pair_before(&chunks, 40) + 1);
             bytes = with_avi_chunks(&bytes, &chunks);
         }
         std::fs::write(&packed, bytes).unwrap();
@@ -320,9 +318,8 @@ fn b_frames_packed_in_an_odd_way_are_read_as_ffmpeg_does() {
     }
     let bytes = pack_b_frames(&std::fs::read(&plain).unwrap());
     let chunks = avi_chunks(&bytes);
-    let pictures = |chunk: &[u8]| chunk.windows(4).filter(|w| *w == [0, 0, 1, 0xb6]).count();
     let empty = chunks.iter().position(|chunk| chunk.len() == EMPTY_PICTURE.len()).unwrap();
-    let pair = (0..40).rev().find(|&chunk| pictures(&chunks[chunk]) == 2).unwrap();
+    let pair = pair_before(&chunks, 40);
     let unmarked = |chunk: &Vec<u8>| {
         let at = chunk.windows(5).position(|w| w == b"1393p");
         at.map_or(chunk.clone(), |at| [&chunk[..at + 4], &chunk[at + 5..]].concat())

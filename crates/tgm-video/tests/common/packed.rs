@@ -38,6 +38,12 @@ pub fn pack_b_frames(avi: &[u8]) -> Vec<u8> {
     with_avi_chunks(avi, &packed)
 }
 
+/// The last packet before packet `end` that holds two pictures.
+pub fn pair_before(chunks: &[Vec<u8>], end: usize) -> usize {
+    let pictures = |chunk: &[u8]| chunk.windows(4).filter(|w| *w == [0, 0, 1, 0xb6]).count();
+    chunks[..end].iter().rposition(|chunk| pictures(chunk) == 2).expect("a packed B-frame")
+}
+
 /// The position of the list of packets.
 fn avi_packets(avi: &[u8]) -> usize {
     avi.windows(4).position(|w| w == b"movi").expect("an AVI file") + 4

@@ -25,8 +25,8 @@ use crate::progress::Progress;
 /// One thread, opening included; each file's best of several rounds counts. With --peers torchcodec, decord and PyAV read the
 /// same frames of the same files, in turn with ours (torchvision crops and resizes for them).
 ///
-/// Rows named `indexed` have each file's index stored, as the loader has. `decoding` is the part of it that reading packets and
-/// FFmpeg's decoder take.
+/// Rows named `indexed` have each file's index stored, as the loader has. `decoding` is the part of it that opening, reading
+/// packets and FFmpeg's decoder take.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
