@@ -3,7 +3,7 @@
     python decode.py SPEC.json PEER
 
 SPEC: {"clips": [{"path": …, "frames": [16 numbers], "crop": [x, y, width, height]}], "size": 224, "tubelets": bool}. For every line on standard
-input all clips are made once and `{"cpu": seconds, "wall": seconds, "value": mean pixel}` is written. `value` lets the caller see that
+input all clips are made once and `[{"cpu": seconds, "wall": seconds, "value": mean pixel}, …]` is written. `value` lets the caller see that
 the same frames were decoded. PEER: torchcodec, torchcodec-approximate, decord or pyav.
 """
 
@@ -86,17 +86,16 @@ def main():
     spec = json.load(open(sys.argv[1]))
     read = PEERS[sys.argv[2]]
     for _ in sys.stdin:
-        total, count, cpu, wall = 0.0, 0, 0.0, 0.0
+        made = []
         for clip in spec["clips"]:
             begun = time.perf_counter(), time.process_time()
             video = read(clip["path"], clip["frames"])
             if spec["tubelets"]:
                 tubelets(video, clip["crop"], spec["size"])
-            wall += time.perf_counter() - begun[0]
-            cpu += time.process_time() - begun[1]
-            total += video.float().mean().item()
-            count += 1
-        print(json.dumps({"cpu": cpu, "wall": wall, "value": total / count}), flush=True)
+            wall = time.perf_counter() - begun[0]
+            cpu = time.process_time() - begun[1]
+            made.append({"cpu": cpu, "wall": wall, "value": video.float().mean().item()})
+        print(json.dumps(made), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 //! The arithmetic is swscale's (`yuv2rgb_full_1`, accurate rounding, full chroma interpolation), bit for bit: chroma is
 //! interpolated 3:1 across; downwards the nearer line is taken, or the mean of two where swscale's weights round so.
 
+use std::ops::Range;
+
 use crate::CropBox;
 
 /// One plane of bytes.
@@ -66,9 +68,11 @@ impl Matrix {
 /// Line buffers, kept from one picture to the next.
 #[derive(Default)]
 pub(crate) struct Lines {
+    sums: Vec<i16>,
     u: Vec<i16>,
     v: Vec<i16>,
-    pixels: Vec<u32>,
+    /// Red, green, blue: a loop over bytes of each and one that interleaves them take less than one over whole pixels.
+    rgb: [Vec<u8>; 3],
 }
 
 impl Lines {
@@ -97,18 +101,20 @@ impl crate::ffi::Vectorized for Line<'_, '_> {
     fn run(self) {
         let Self { lines, picture, matrix, y, x, width, out } = self;
         // Whole pairs of pixels, which share a chroma sample.
-        let (first, last) = (x / 2, (x + width).div_ceil(2));
+        let pairs = x / 2..(x + width).div_ceil(2);
         let [luma, u, v] = picture.planes;
+        let luma = luma.line(y, 2 * pairs.start, 2 * pairs.end);
+        let Lines { sums, u: us, v: vs, rgb: [red, green, blue] } = lines;
         let rows = chroma_rows(y, picture.height);
-        interpolate(&u, rows, first, last, picture.width / 2, &mut lines.u);
-        interpolate(&v, rows, first, last, picture.width / 2, &mut lines.v);
-        let luma = luma.line(y, 2 * first, 2 * last);
-        lines.pixels.resize(luma.len(), 0);
-        let inputs = luma.iter().zip(&lines.u).zip(&lines.v);
-        for (pixel, ((luma, u), v)) in lines.pixels.iter_mut().zip(inputs) {
-            *pixel = matrix.pixel(*luma, *u, *v);
+        for (plane, out) in [(u, &mut *us), (v, &mut *vs)] {
+            add_lines(&plane, rows, &pairs, picture.width / 2, sums);
+            out.resize(2 * pairs.len(), 0);
+            interpolate(sums, out);
         }
-        pack(&lines.pixels[x - 2 * first..][..width], out);
+        [&mut *red, green, blue].into_iter().for_each(|plane| plane.resize(luma.len(), 0));
+        matrix.apply(luma, us, vs, red, green, blue);
+        let skipped = x - 2 * pairs.start..;
+        interleave(&red[skipped.clone()], &green[skipped.clone()], &blue[skipped], out);
     }
 }
 
@@ -122,69 +128,78 @@ fn chroma_rows(y: usize, height: usize) -> (usize, usize) {
     }
 }
 
-/// Eight times the chroma of each pixel of the pairs `first..last`, around zero: swscale's number less its six lowest bits,
-/// which are zero.
+/// The sums of two lines of chroma for some pairs of pixels, with one more on either side; at the edges of the picture the
+/// outermost repeats.
 #[inline(always)]
-fn interpolate(
+fn add_lines(
     plane: &Plane<'_>,
     (above, below): (usize, usize),
-    first: usize,
-    last: usize,
+    pairs: &Range<usize>,
     samples: usize,
-    out: &mut Vec<i16>,
+    sums: &mut Vec<i16>,
 ) {
-    let (start, end) = (first.saturating_sub(1), (last + 1).min(samples));
+    let (start, end) = (pairs.start.saturating_sub(1), (pairs.end + 1).min(samples));
     let (a, b) = (plane.line(above, start, end), plane.line(below, start, end));
-    out.resize(2 * (last - first), 0);
-    let sum = |i: usize| i16::from(a[i]) + i16::from(b[i]);
-    let scaled = |near: i16, far: i16| 3 * near + far - 1024;
-    let mut pair = |at: usize, left: usize, middle: usize, right: usize| {
-        out[2 * at] = scaled(sum(middle), sum(left));
-        out[2 * at + 1] = scaled(sum(middle), sum(right));
-    };
-    // At the edges of the picture the outermost sample repeats.
-    let inner = (first - start, last - start);
-    let right_edge = end - start - 1;
-    pair(0, inner.0.saturating_sub(1), inner.0, (inner.0 + 1).min(right_edge));
-    pair(last - first - 1, (inner.1 - 1).saturating_sub(1), inner.1 - 1, inner.1.min(right_edge));
-    if last - first > 2 {
-        let count = last - first - 2;
-        let (a, b) = (&a[inner.0..][..count + 2], &b[inner.0..][..count + 2]);
-        let out = &mut out[2..][..2 * count];
-        for i in 0..count {
-            let at = |i: usize| i16::from(a[i]) + i16::from(b[i]);
-            out[2 * i] = scaled(at(i + 1), at(i));
-            out[2 * i + 1] = scaled(at(i + 1), at(i + 2));
-        }
+    let len = pairs.len() + 2;
+    sums.resize(len, 0);
+    let (left_edge, right_edge) = (pairs.start == 0, pairs.end == samples);
+    for ((sum, &a), &b) in sums[usize::from(left_edge)..].iter_mut().zip(a).zip(b) {
+        *sum = i16::from(a) + i16::from(b);
+    }
+    if left_edge {
+        sums[0] = sums[1];
+    }
+    if right_edge {
+        sums[len - 1] = sums[len - 2];
+    }
+}
+
+/// Eight times the chroma of each pixel, around zero, from [`add_lines`]: swscale's number less its six lowest bits, which are
+/// zero.
+#[inline(always)]
+fn interpolate(sums: &[i16], out: &mut [i16]) {
+    let pairs = sums.len() - 2;
+    let out = &mut out[..2 * pairs];
+    for i in 0..pairs {
+        let near = 3 * sums[i + 1] - 1024;
+        out[2 * i] = near + sums[i];
+        out[2 * i + 1] = near + sums[i + 2];
     }
 }
 
 impl Matrix {
-    /// A pixel as `0x00BBGGRR`. Sums wrap, as swscale's do, once they have its six lower bits.
+    /// The pixels of a line, in a plane for each colour.
     #[inline(always)]
-    fn pixel(&self, luma: u8, u: i16, v: i16) -> u32 {
+    fn apply(&self, luma: &[u8], u: &[i16], v: &[i16], red: &mut [u8], green: &mut [u8], blue: &mut [u8]) {
+        let count = luma.len();
+        let (u, v) = (&u[..count], &v[..count]);
+        let (red, green, blue) = (&mut red[..count], &mut green[..count], &mut blue[..count]);
+        for i in 0..count {
+            [red[i], green[i], blue[i]] = self.pixel(luma[i], u[i], v[i]);
+        }
+    }
+
+    /// Red, green and blue. Sums wrap, as swscale's do, once they have its six lower bits.
+    #[inline(always)]
+    fn pixel(&self, luma: u8, u: i16, v: i16) -> [u8; 3] {
         let product = |a: i16, b: i16| i32::from(a) * i32::from(b);
         let base = product(i16::from(luma) << 3, self.luma) + self.bias;
         let red = base + product(v, self.v_to_r);
         let green = base + product(v, self.v_to_g) + product(u, self.u_to_g);
         let blue = base + product(u, self.u_to_b);
-        let byte = |value: i32| ((value << 6).clamp(0, (1 << 30) - 1) >> 22) as u32;
-        byte(red) | byte(green) << 8 | byte(blue) << 16
+        // The bounds of a byte after the shift: packing instructions keep to them without further ado.
+        [red, green, blue].map(|value| ((value << 6) >> 22).clamp(0, 255) as u8)
     }
 }
 
-/// Drops the empty byte of each pixel.
+/// As many pixels of three colours as `out` has place for.
 #[inline(always)]
-fn pack(pixels: &[u32], out: &mut [u8]) {
-    let (groups, rest) = pixels.as_chunks::<4>();
-    let (packed, tail) = out.as_chunks_mut::<12>();
-    for (out, [a, b, c, d]) in packed.iter_mut().zip(groups) {
-        let words = [a | b << 24, b >> 8 | c << 16, c >> 16 | d << 8];
-        for (bytes, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-            *bytes = word.to_le_bytes();
-        }
-    }
-    for (bytes, pixel) in tail.chunks_exact_mut(3).zip(rest) {
-        bytes.copy_from_slice(&pixel.to_le_bytes()[..3]);
+fn interleave(red: &[u8], green: &[u8], blue: &[u8], out: &mut [u8]) {
+    let count = out.len() / 3;
+    let (red, green, blue, out) = (&red[..count], &green[..count], &blue[..count], &mut out[..3 * count]);
+    for i in 0..count {
+        out[3 * i] = red[i];
+        out[3 * i + 1] = green[i];
+        out[3 * i + 2] = blue[i];
     }
 }

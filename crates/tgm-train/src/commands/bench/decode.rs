@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -72,9 +72,9 @@ struct ClipSpec {
     index: FrameIndex,
 }
 
-/// One round over all clips.
+/// A clip made once.
 #[derive(Clone, Copy, Debug, Deserialize)]
-struct Round {
+struct Made {
     /// Seconds of CPU time.
     cpu: f64,
     /// Seconds that passed.
@@ -119,23 +119,27 @@ fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
     let mut peers = if args.options.peers { start_peers(folder.path(), spec)? } else { Vec::new() };
     let rounds = u64::from(args.options.rounds);
     let progress = Progress::new(work, rounds);
-    let (mut scanned, mut indexed, mut decoding) = (Best::default(), Best::default(), Best::default());
-    let mut theirs = vec![Best::default(); peers.len()];
+    let count = spec.clips.len();
+    let [mut scanned, mut indexed, mut decoding] = [(); 3].map(|()| Best::of(count));
+    let mut theirs = vec![Best::of(count); peers.len()];
     for round in 0..rounds {
-        scanned.add(ours(spec, Way::Scanned)?);
-        indexed.add(ours(spec, Way::Indexed)?);
+        scanned.add(&ours(spec, Way::Scanned)?);
+        indexed.add(&ours(spec, Way::Indexed)?);
         if !spec.tubelets {
-            decoding.add(ours(spec, Way::Decoding)?);
+            decoding.add(&ours(spec, Way::Decoding)?);
         }
         for (peer, best) in peers.iter_mut().zip(&mut theirs) {
-            best.add(peer.turn()?);
+            best.add(&peer.turn::<Vec<Made>>()?);
         }
         progress.set(round + 1);
     }
     progress.finish();
     let theirs: BTreeMap<&str, Best> = peers.iter().map(Program::name).zip(theirs).collect();
-    ensure_same_frames(&scanned, &theirs)?;
-    let clips = spec.clips.len() as f64;
+    if !spec.tubelets {
+        // Tubelets are not compared with the peers': the whole frames that they are made of are.
+        let paths: Vec<&Path> = spec.clips.iter().map(|clip| clip.path.as_path()).collect();
+        ensure_same_frames(&paths, &scanned, &theirs)?;
+    }
     let row = |name: String, ours: f64, theirs: BTreeMap<String, f64>| {
         let best = theirs.values().copied().min_by(f64::total_cmp);
         let ratio = best.map(|best| best / ours);
@@ -143,8 +147,8 @@ fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
         println!("{name:<34} {ours:>12.2} {:>12}  {:>7}", show(best), show(ratio));
         Row { name, unit: "CPU ms/clip".into(), ours, peers: theirs, ratio, ..Row::default() }
     };
-    let cpu = |best: &Best| 1e3 * best.cpu / clips;
-    let wall = |best: &Best| 1e3 * best.wall / clips;
+    let cpu = |best: &Best| 1e3 * best.mean(|made| made.cpu);
+    let wall = |best: &Best| 1e3 * best.mean(|made| made.wall);
     let of = |time: &dyn Fn(&Best) -> f64| -> BTreeMap<String, f64> {
         theirs.iter().map(|(name, best)| ((*name).to_owned(), time(best))).collect()
     };
@@ -162,35 +166,37 @@ fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The least of all rounds.
-#[derive(Clone, Copy)]
-struct Best {
-    cpu: f64,
-    wall: f64,
-    value: f64,
-}
-
-impl Default for Best {
-    fn default() -> Self {
-        Self { cpu: f64::INFINITY, wall: f64::INFINITY, value: f64::NAN }
-    }
-}
+/// The least of all rounds, of each clip: what else the machine did in a round is in few of its clips.
+#[derive(Clone)]
+struct Best(Vec<Made>);
 
 impl Best {
-    fn add(&mut self, round: Round) {
-        *self = Self { cpu: self.cpu.min(round.cpu), wall: self.wall.min(round.wall), value: round.value };
+    fn of(clips: usize) -> Self {
+        Self(vec![Made { cpu: f64::INFINITY, wall: f64::INFINITY, value: f64::NAN }; clips])
+    }
+
+    fn add(&mut self, round: &[Made]) {
+        for (best, made) in self.0.iter_mut().zip(round) {
+            *best = Made { cpu: best.cpu.min(made.cpu), wall: best.wall.min(made.wall), value: made.value };
+        }
+    }
+
+    fn mean(&self, of: impl Fn(&Made) -> f64) -> f64 {
+        self.0.iter().map(of).sum::<f64>() / self.0.len() as f64
     }
 }
 
-fn ensure_same_frames(ours: &Best, theirs: &BTreeMap<&str, Best>) -> Result<()> {
+fn ensure_same_frames(paths: &[&Path], ours: &Best, theirs: &BTreeMap<&str, Best>) -> Result<()> {
     for (name, best) in theirs {
-        let difference = (best.value - ours.value).abs();
-        ensure!(
-            ours.value.is_nan() || difference < SAME_FRAMES,
-            "{name} decodes other frames: their mean is {:.2} and ours {:.2}; times of different work cannot be compared",
-            best.value,
-            ours.value
-        );
+        for ((path, ours), theirs) in paths.iter().zip(&ours.0).zip(&best.0) {
+            ensure!(
+                (theirs.value - ours.value).abs() < SAME_FRAMES,
+                "{name} decodes other frames of {}: their mean is {:.2} and ours {:.2}; times of different work cannot be compared",
+                path.display(),
+                theirs.value,
+                ours.value
+            );
+        }
     }
     Ok(())
 }
@@ -207,41 +213,35 @@ enum Way {
 }
 
 /// Our side: every clip once.
-fn ours(spec: &Spec, way: Way) -> Result<Round> {
+fn ours(spec: &Spec, way: Way) -> Result<Vec<Made>> {
+    spec.clips.iter().map(|clip| make(spec, clip, way)).collect()
+}
+
+fn make(spec: &Spec, clip: &ClipSpec, way: Way) -> Result<Made> {
     let options = ReadOptions::default();
-    let (mut cpu, mut wall, mut total) = (Duration::ZERO, Duration::ZERO, 0.0);
-    for clip in &spec.clips {
-        let index = (way != Way::Scanned).then(|| clip.index.clone());
-        let begun = (Instant::now(), cpu_time::thread());
-        let mut reader = match index {
-            Some(index) => VideoReader::open_with_index(&clip.path, index, &options)?,
-            None => VideoReader::open(&clip.path, &options)?,
-        };
-        let (frames, tubelets) = if spec.tubelets {
-            let [x, y, width, height] = clip.crop;
-            let view = View { crop: CropBox { x, y, width, height }, size: spec.size, flipped: false };
-            let made: Vec<Clip> = reader.read_views(&clip.frames, &[view])?.clips;
-            (Vec::new(), Some(patchify(&made[0], TubeletShape::default(), &Normalization::IMAGENET)?))
-        } else if way == Way::Decoding {
-            reader.verify(&clip.frames)?;
-            (Vec::new(), None)
-        } else {
-            (reader.read(&clip.frames)?, None)
-        };
-        wall += begun.0.elapsed();
-        cpu += cpu_time::thread().saturating_sub(begun.1);
-        drop(tubelets);
-        let bytes = frames.iter().map(|frame| frame.rgb.len()).sum::<usize>().max(1);
-        total += frames.iter().flat_map(|frame| &frame.rgb).map(|byte| f64::from(*byte)).sum::<f64>()
-            / bytes as f64;
-    }
-    // Tubelets are not compared with the peers': the whole frames that they are made of were.
-    let value = total / spec.clips.len() as f64;
-    Ok(Round {
-        cpu: cpu.as_secs_f64(),
-        wall: wall.as_secs_f64(),
-        value: if spec.tubelets { f64::NAN } else { value },
-    })
+    let index = (way != Way::Scanned).then(|| clip.index.clone());
+    let begun = (Instant::now(), cpu_time::thread());
+    let mut reader = match index {
+        Some(index) => VideoReader::open_with_index(&clip.path, index, &options)?,
+        None => VideoReader::open(&clip.path, &options)?,
+    };
+    let (frames, tubelets) = if spec.tubelets {
+        let [x, y, width, height] = clip.crop;
+        let view = View { crop: CropBox { x, y, width, height }, size: spec.size, flipped: false };
+        let made: Vec<Clip> = reader.read_views(&clip.frames, &[view])?.clips;
+        (Vec::new(), Some(patchify(&made[0], TubeletShape::default(), &Normalization::IMAGENET)?))
+    } else if way == Way::Decoding {
+        reader.verify(&clip.frames)?;
+        (Vec::new(), None)
+    } else {
+        (reader.read(&clip.frames)?, None)
+    };
+    let wall = begun.0.elapsed().as_secs_f64();
+    let cpu = cpu_time::thread().saturating_sub(begun.1).as_secs_f64();
+    drop(tubelets);
+    let bytes = frames.iter().map(|frame| frame.rgb.len()).sum::<usize>().max(1);
+    let total = frames.iter().flat_map(|frame| &frame.rgb).map(|&byte| u64::from(byte)).sum::<u64>();
+    Ok(Made { cpu, wall, value: total as f64 / bytes as f64 })
 }
 
 /// The peers, each with its first round, of which imports and first calls are a part, behind it.
@@ -254,7 +254,7 @@ fn start_peers(folder: &Path, spec: &Spec) -> Result<Vec<Program>> {
         let mut command = DECODERS.command(&python, &file, &[name])?;
         command.env("OMP_NUM_THREADS", "1");
         let mut peer = Program::start(name, command)?;
-        peer.turn::<Round>()?;
+        peer.turn::<Vec<Made>>()?;
         Ok(peer)
     };
     PEERS.into_iter().map(start).collect()
@@ -265,11 +265,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_that_decode_other_frames_are_not_compared() {
-        let best = |value| Best { cpu: 1.0, wall: 1.0, value };
-        let theirs = |value| BTreeMap::from([("decord", best(value))]);
-        ensure_same_frames(&best(100.0), &theirs(100.9)).unwrap();
-        let error = ensure_same_frames(&best(100.0), &theirs(120.0)).unwrap_err().to_string();
-        assert!(error.contains("decord decodes other frames"), "{error}");
+    fn peers_that_decode_other_frames_of_one_clip_are_not_compared() {
+        let paths = ["a.mp4", "b.mp4"].map(Path::new);
+        let best = |values: [f64; 2]| Best(values.map(|value| Made { cpu: 1.0, wall: 1.0, value }).to_vec());
+        let theirs = |values| BTreeMap::from([("decord", best(values))]);
+        ensure_same_frames(&paths, &best([100.0, 50.0]), &theirs([100.9, 49.2])).unwrap();
+        // The mean over both clips is the same.
+        let error = ensure_same_frames(&paths, &best([100.0, 50.0]), &theirs([80.0, 70.0])).unwrap_err();
+        assert!(error.to_string().contains("decord decodes other frames of a.mp4"), "{error}");
+    }
+
+    #[test]
+    fn the_least_of_each_clip_counts() {
+        let mut best = Best::of(2);
+        for cpu in [[1.0, 4.0], [3.0, 2.0]] {
+            best.add(&cpu.map(|cpu| Made { cpu, wall: 2.0 * cpu, value: 7.0 }));
+        }
+        assert_eq!(best.mean(|made| made.cpu), 1.5);
+        assert_eq!(best.mean(|made| made.wall), 3.0);
     }
 }
