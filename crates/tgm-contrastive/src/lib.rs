@@ -101,9 +101,12 @@ pub struct ContrastiveHead {
 pub struct Contrast {
     /// The loss, a scalar: the mean of both directions.
     pub loss: Tensor,
-    /// The loss divided by ln B: 1 is guessing, 0 is perfect, whatever the batch.
+    /// The loss divided by that of guessing: 1 is guessing, 0 is perfect, whatever the batch. Guessing costs ln B, or less
+    /// where pairs with identical captions are left out: the mean over clips of ln(captions that stay). A batch of one
+    /// caption leaves nothing to tell apart, and counts as guessed: 1.
     pub relative: f64,
-    /// Share of clips whose own caption is the best match among the batch's.
+    /// Share of clips whose own caption is the best match among those that stay; 0 in a batch of one caption, where a match
+    /// would say nothing.
     pub top1: f64,
     /// The factor 1/τ in force.
     pub scale: f64,
@@ -190,7 +193,9 @@ impl ContrastiveHead {
         let scale = self.log_scale.exp()?;
         let similarity = self.embed(pooled)?.matmul(&texts.t()?)?;
         let logits = similarity.broadcast_mul(&scale)?;
-        let logits = match self.false_negatives(captions) {
+        let bias = self.false_negatives(captions);
+        let guessing = loss_of_guessing(batch, bias.as_deref());
+        let logits = match bias {
             Some(bias) => (logits + Tensor::from_vec(bias, (batch, batch), texts.device())?)?,
             None => logits,
         };
@@ -199,12 +204,12 @@ impl ContrastiveHead {
         let loss = ((direction(&logits)? + direction(&logits.t()?.contiguous()?)?)? * 0.5)?;
         let best = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
         let hits = best.iter().enumerate().filter(|(i, best)| *i == **best as usize).count();
-        Ok(Contrast {
-            relative: f64::from(loss.to_scalar::<f32>()?) / (batch as f64).ln(),
-            top1: hits as f64 / batch as f64,
-            scale: f64::from(scale.to_scalar::<f32>()?),
-            loss,
-        })
+        let (relative, top1) = if guessing > 0.0 {
+            (f64::from(loss.to_scalar::<f32>()?) / guessing, hits as f64 / batch as f64)
+        } else {
+            (1.0, 0.0)
+        };
+        Ok(Contrast { relative, top1, scale: f64::from(scale.to_scalar::<f32>()?), loss })
     }
 
     /// What is added to the logits `[B, B]` of pairs with identical captions, or nothing when there are none.
@@ -235,6 +240,14 @@ impl ContrastiveHead {
         }
         Ok(())
     }
+}
+
+/// The loss of a head to which all captions that stay for a clip are alike, given what [`ContrastiveHead::false_negatives`]
+/// leaves out. That is symmetric, so that both directions of the loss have as many. 0 when the batch has one caption only.
+fn loss_of_guessing(batch: usize, bias: Option<&[f32]>) -> f64 {
+    let Some(bias) = bias else { return (batch as f64).ln() };
+    let staying = |clip: &[f32]| clip.iter().filter(|&&bias| bias == 0.0).count() as f64;
+    bias.chunks(batch).map(|clip| staying(clip).ln()).sum::<f64>() / batch as f64
 }
 
 /// Rows of unit length.

@@ -64,11 +64,36 @@ fn identical_captions_are_ordinary_negatives_when_asked() {
     assert!(loss(true, ["a", "b", "c", "b", "e"]) < loss(true, ["a", "b", "c", "d", "e"]));
 }
 
+/// The loss was divided by ln B, though clips with the same caption are no candidates: guessing looked better than it is.
 #[test]
-fn a_batch_of_one_caption_has_a_finite_loss() {
+fn guessing_is_1_whatever_captions_are_repeated() {
+    for mask_identical_captions in [true, false] {
+        let (head, _) = head(4, 4, ContrastiveConfig { mask_identical_captions, ..Default::default() });
+        for captions in [["a", "b", "c", "d", "e"], ["a", "b", "a", "c", "a"], ["a", "a", "a", "a", "b"]] {
+            let out = head.loss(&zeros(&[5, 4]), &zeros(&[5, 4]), &captions).unwrap();
+            assert!((out.relative - 1.0).abs() < 1e-6, "{captions:?}: {}", out.relative);
+        }
+    }
+}
+
+#[test]
+fn where_no_caption_is_left_out_the_loss_is_divided_by_ln_b() {
+    let golden = golden();
+    for (mask_identical_captions, captions) in
+        [(true, ["a", "b", "c", "d", "e"]), (false, ["a", "b", "c", "b", "e"])]
+    {
+        let (head, _) = head(7, 3, ContrastiveConfig { mask_identical_captions, ..Default::default() });
+        let out = head.loss(&golden["pooled"], &golden["texts"], &captions).unwrap();
+        assert_eq!(out.relative, f64::from(out.loss.to_scalar::<f32>().unwrap()) / 5f64.ln());
+    }
+}
+
+/// Its loss of 0 was reported as a perfect result, and its forced matches as hits.
+#[test]
+fn a_batch_of_one_caption_has_no_loss_and_counts_as_guessed() {
     let (head, _) = head(4, 4, ContrastiveConfig::default());
     let out = head.loss(&zeros(&[3, 4]), &zeros(&[3, 4]), &["same"; 3]).unwrap();
-    assert_eq!(out.loss.to_scalar::<f32>().unwrap(), 0.0);
+    assert_eq!((out.loss.to_scalar::<f32>().unwrap(), out.relative, out.top1), (0.0, 1.0, 0.0));
 }
 
 #[test]

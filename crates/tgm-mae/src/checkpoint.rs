@@ -9,7 +9,7 @@ use tgm_ops::{ParamError, Params};
 
 use crate::hf_config::{self, NATIVE_TYPE, NativeConfig};
 use crate::keys::KeyMap;
-use crate::{KeyLayout, MaeConfig, MaeError, TransformerConfig};
+use crate::{KeyLayout, MaeConfig, MaeError, original};
 
 /// What a model was trained to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,11 +42,11 @@ impl Checkpoint {
     /// Reads a folder with `config.json` and weights, or a single `.pth` or `.safetensors` file with original names.
     ///
     /// Of a `.pth` file only tensors are read; no pickle is executed. Such a file holds no config: sizes follow from its
-    /// tensors, heads from the 64 numbers that every published VideoMAE gives a head, and frames and image size from
-    /// `clip`, or 16×224×224.
+    /// tensors, heads from the widths of the published VideoMAE and VideoMAEv2 models, and frames and image size from
+    /// `clip`, or 16×224×224. Up to a width of 64 there is one head.
     ///
     /// # Errors
-    /// When something is missing, unreadable or of an unknown kind.
+    /// When something is missing, unreadable or of an unknown kind, or a single file has another width than these.
     pub fn open(path: &Path, clip: Option<(usize, [usize; 2])>) -> Result<Self, MaeError> {
         if path.is_dir() {
             Self::open_folder(path)
@@ -101,7 +101,7 @@ impl Checkpoint {
             );
             return Err(MaeError::file(path, reason));
         }
-        let (config, kind) = infer_original(&file, clip).map_err(|e| MaeError::file(path, e))?;
+        let (config, kind) = original::infer(&file, clip).map_err(|e| MaeError::file(path, e))?;
         config.validate()?;
         Self::assemble(path, config, kind, layout, file)
     }
@@ -272,46 +272,4 @@ fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, MaeError> {
             Ok((name, tensor))
         })
         .collect()
-}
-
-/// Sizes of an original file from the shapes of its tensors.
-fn infer_original(
-    file: &BTreeMap<String, Tensor>,
-    clip: Option<(usize, [usize; 2])>,
-) -> Result<(MaeConfig, CheckpointKind), String> {
-    let pretraining = file.contains_key("encoder.patch_embed.proj.weight");
-    let prefix = if pretraining { "encoder." } else { "" };
-    let dims = |key: String| -> Result<&[usize], String> {
-        file.get(&key).map(Tensor::dims).ok_or_else(|| format!("has no `{key}`"))
-    };
-    let stack = |prefix: &str| -> Result<TransformerConfig, String> {
-        let depth =
-            (0..).take_while(|i| file.contains_key(&format!("{prefix}blocks.{i}.norm1.weight"))).count();
-        let fc1 = dims(format!("{prefix}blocks.0.mlp.fc1.weight"))?;
-        let &[mlp, dim] = fc1 else { return Err(format!("`{prefix}blocks.0.mlp.fc1.weight` is {fc1:?}")) };
-        Ok(TransformerConfig { dim, depth, heads: (dim / 64).max(1), mlp })
-    };
-    let embed = dims(format!("{prefix}patch_embed.proj.weight"))?;
-    let &[_, channels, tubelet, height, width] = embed else {
-        return Err(format!("`{prefix}patch_embed.proj.weight` is {embed:?}, not a 3-D convolution"));
-    };
-    let encoder = stack(prefix)?;
-    let decoder = if pretraining { stack("decoder.")? } else { MaeConfig::base().decoder };
-    let (frames, image_size) = clip.unwrap_or((16, [224, 224]));
-    let kind = if pretraining {
-        CheckpointKind::Pretraining
-    } else {
-        CheckpointKind::Classification { classes: dims("head.weight".into())?[0] }
-    };
-    let config = MaeConfig {
-        frames,
-        image_size,
-        channels,
-        tubelet,
-        patch: [height, width],
-        qv_bias: file.contains_key(&format!("{prefix}blocks.0.attn.q_bias")),
-        final_norm: file.contains_key(&format!("{prefix}norm.weight")),
-        ..MaeConfig::new(encoder, decoder)
-    };
-    Ok((config, kind))
 }

@@ -14,16 +14,18 @@ pub enum MaeError {
     /// An input does not fit the model.
     #[error("{0}")]
     Input(String),
-    /// The samples of a batch have different numbers of visible tubelets.
+    /// The samples of a batch have different numbers of visible, masked or reconstructed tubelets.
     #[error(
-        "sample {sample} hides {found} tubelets, sample 0 hides {expected}: the count must be the same in a batch"
+        "sample {sample} {verb} {found} tubelets, sample 0 {verb} {expected}: the count must be the same in a batch"
     )]
     UnequalMasks {
         /// Position in the batch.
         sample: usize,
-        /// How many tubelets the first sample hides.
+        /// What the sample does with the tubelets that are counted: `shows`, `hides` or `reconstructs` them.
+        verb: &'static str,
+        /// How many the first sample has.
         expected: usize,
-        /// How many this one hides.
+        /// How many this one has.
         found: usize,
     },
     /// A file of a checkpoint cannot be read or written.

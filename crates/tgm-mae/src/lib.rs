@@ -40,6 +40,7 @@ mod hf_config;
 mod keys;
 mod memory;
 mod model;
+mod original;
 mod position;
 mod tokens;
 

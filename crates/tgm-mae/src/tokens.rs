@@ -16,20 +16,30 @@ impl TokenSplit {
     /// From one mask per sample; every masked tubelet is reconstructed.
     ///
     /// # Errors
-    /// [`MaeError::UnequalMasks`] when the masks hide different numbers of tubelets.
+    /// [`MaeError::UnequalMasks`] when the masks hide, or show, different numbers of tubelets.
     pub fn from_masks(masks: &[Mask], device: &Device) -> Result<Self, MaeError> {
         let targets: Vec<&[u32]> = masks.iter().map(Mask::masked).collect();
-        Self::with_targets(masks, &targets, device)
+        // What is hidden first: it is what a user has set, and what the error should count.
+        let targets = index_tensor(&targets, "hides", device)?;
+        Ok(Self { visible: visible_tensor(masks, device)?, targets })
     }
 
     /// From one mask per sample, reconstructing only `targets`, a part of each mask's masked tubelets: VideoMAEv2's decoder
     /// masking (see `tgm_masking`'s running-cell masking).
     ///
     /// # Errors
-    /// [`MaeError::UnequalMasks`] when the counts differ between samples.
+    /// [`MaeError::Input`] when there are not as many lists of targets as masks; [`MaeError::UnequalMasks`] when the counts
+    /// differ between samples.
     pub fn with_targets(masks: &[Mask], targets: &[&[u32]], device: &Device) -> Result<Self, MaeError> {
-        let visible: Vec<&[u32]> = masks.iter().map(Mask::visible).collect();
-        Ok(Self { visible: index_tensor(&visible, device)?, targets: index_tensor(targets, device)? })
+        if masks.len() != targets.len() {
+            return Err(MaeError::Input(format!(
+                "a split needs as many lists of targets as masks, not {} for {}",
+                targets.len(),
+                masks.len()
+            )));
+        }
+        let visible = visible_tensor(masks, device)?;
+        Ok(Self { visible, targets: index_tensor(targets, "reconstructs", device)? })
     }
 
     /// From flags per tubelet (`true` = masked), as Hugging Face's `bool_masked_pos` gives them. Unlike a [`Mask`], the
@@ -46,10 +56,10 @@ impl TokenSplit {
             masked.iter().map(indices).collect()
         };
         let (visible, targets) = (pick(false), pick(true));
-        let slices = |lists: &'_ [Vec<u32>]| -> Result<Tensor, MaeError> {
-            index_tensor(&lists.iter().map(Vec::as_slice).collect::<Vec<_>>(), device)
+        let slices = |lists: &'_ [Vec<u32>], verb| -> Result<Tensor, MaeError> {
+            index_tensor(&lists.iter().map(Vec::as_slice).collect::<Vec<_>>(), verb, device)
         };
-        Ok(Self { targets: slices(&targets)?, visible: slices(&visible)? })
+        Ok(Self { targets: slices(&targets, "hides")?, visible: slices(&visible, "shows")? })
     }
 
     /// From the two index tensors themselves, `[B, Nv]` and `[B, Nt]` of `u32`: a split that was stored.
@@ -76,10 +86,15 @@ impl TokenSplit {
     }
 }
 
-fn index_tensor(lists: &[&[u32]], device: &Device) -> Result<Tensor, MaeError> {
+fn visible_tensor(masks: &[Mask], device: &Device) -> Result<Tensor, MaeError> {
+    index_tensor(&masks.iter().map(Mask::visible).collect::<Vec<_>>(), "shows", device)
+}
+
+/// One list per sample to `[B, N]`; `verb` says what a sample does with the tubelets it lists.
+fn index_tensor(lists: &[&[u32]], verb: &'static str, device: &Device) -> Result<Tensor, MaeError> {
     let expected = lists.first().map_or(0, |l| l.len());
     if let Some((sample, list)) = lists.iter().enumerate().find(|(_, l)| l.len() != expected) {
-        return Err(MaeError::UnequalMasks { sample, expected, found: list.len() });
+        return Err(MaeError::UnequalMasks { sample, verb, expected, found: list.len() });
     }
     if expected == 0 {
         return Err(MaeError::Input(
@@ -142,7 +157,42 @@ mod tests {
     fn unequal_masks_name_the_sample() {
         let masks = [vec![true, false, false], vec![true, true, false]];
         let error = TokenSplit::from_bools(&masks, &Device::Cpu).unwrap_err();
-        assert!(matches!(error, MaeError::UnequalMasks { sample: 1, expected: 1, found: 2 }), "{error}");
+        assert!(matches!(error, MaeError::UnequalMasks { sample: 1, expected: 1, found: 2, .. }), "{error}");
+    }
+
+    /// One tubelet of each slot of 2×2×2 hidden, and three of each.
+    fn sparse_and_dense() -> [Mask; 2] {
+        let grid = tgm_masking::Grid::new(2, 2, 2).unwrap();
+        [vec![0, 4], vec![0, 1, 2, 4, 5, 6]].map(|masked| Mask::from_masked(grid, masked).unwrap())
+    }
+
+    /// The numbers of visible tubelets, 6 and 2, were reported as hidden.
+    #[test]
+    fn unequal_masks_are_reported_with_what_they_hide() {
+        let error = TokenSplit::from_masks(&sparse_and_dense(), &Device::Cpu).unwrap_err().to_string();
+        let said = "sample 1 hides 6 tubelets, sample 0 hides 2: the count must be the same in a batch";
+        assert_eq!(error, said);
+    }
+
+    #[test]
+    fn unequal_lists_with_targets_are_reported_as_what_they_are() {
+        let [sparse, dense] = sparse_and_dense();
+        let said = |masks: &[Mask], targets: &[&[u32]]| {
+            TokenSplit::with_targets(masks, targets, &Device::Cpu).unwrap_err().to_string()
+        };
+        let error = said(&[sparse, dense.clone()], &[&[0], &[0]]);
+        assert!(error.starts_with("sample 1 shows 2 tubelets, sample 0 shows 6:"), "{error}");
+        let error = said(&[dense.clone(), dense], &[&[0, 1], &[0]]);
+        assert!(error.starts_with("sample 1 reconstructs 1 tubelets, sample 0 reconstructs 2:"), "{error}");
+    }
+
+    /// The split was made, and failed in the middle of the model.
+    #[test]
+    fn as_many_lists_of_targets_as_masks_are_needed() {
+        let error =
+            TokenSplit::with_targets(&sparse_and_dense()[..1], &[&[0], &[0]], &Device::Cpu).unwrap_err();
+        assert!(matches!(error, MaeError::Input(_)));
+        assert_eq!(error.to_string(), "a split needs as many lists of targets as masks, not 2 for 1");
     }
 
     #[test]

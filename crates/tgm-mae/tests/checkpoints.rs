@@ -105,6 +105,23 @@ fn an_exported_original_file_is_read_back() {
     fill(&read).unwrap();
 }
 
+/// A micro model has 4 heads of 32; read back, it had 2 of 64.
+#[test]
+fn an_exported_file_whose_heads_cannot_be_known_is_refused() {
+    let config = MaeConfig::micro();
+    let mut params = Params::new(Streams::new(1), &Device::Cpu);
+    VideoMae::new(&config, &mut params).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("original.safetensors");
+    let (kind, weights) = (CheckpointKind::Pretraining, params.snapshot().unwrap());
+    Checkpoint::save_file(&path, &config, kind, KeyLayout::Original, &weights).unwrap();
+    let message = Checkpoint::open(&path, Some((8, [64, 64]))).unwrap_err().to_string();
+    assert!(
+        message.contains("original.safetensors") && message.contains("no published VideoMAE is 128 wide"),
+        "{message}"
+    );
+}
+
 /// mteb PR 5094: `transformers` 5 loaded VideoMAE's biases as zeros, without a word.
 #[test]
 fn a_missing_bias_is_an_error_in_the_files_own_words() {

@@ -28,9 +28,8 @@ pub enum MaskError {
     /// Ratio and grid leave no tubelet masked, or none visible, in a slot.
     #[error(
         "mask ratio {ratio} masks {masked} of the {} tubelets in each slot of grid {grid}, but a masked \
-         autoencoder needs at least one masked and one visible: use at least 2 tubelets per slot and a ratio \
-         from {:.4} to below 1",
-        grid.cells(), 1.0 / grid.cells() as f64
+         autoencoder needs at least one masked and one visible: use {}",
+        grid.cells(), remedy(grid)
     )]
     Count {
         /// The ratio asked for.
@@ -130,4 +129,13 @@ pub enum MaskError {
         /// The grid.
         grid: Grid,
     },
+}
+
+/// What to do about [`MaskError::Count`]. The ratio is the least of four decimals that masks a tubelet: rounded up, since one
+/// rounded down would be refused again.
+fn remedy(grid: &Grid) -> String {
+    match grid.cells() {
+        1 => "at least 2 tubelets per slot".into(),
+        cells => format!("a ratio from {:.4} to below 1", 10_000_usize.div_ceil(cells) as f64 / 1e4),
+    }
 }

@@ -139,9 +139,27 @@ fn masking_none_or_all_of_a_slot_is_refused_with_ratio_and_grid() {
     assert!(matches!(refused(f64::NAN, grid), MaskError::Ratio { .. }));
     let message = refused(0.005, grid).to_string();
     assert!(
-        message.contains("0.005") && message.contains("8×14×14") && message.contains("from 0.0051"),
+        message.contains("0.005") && message.contains("8×14×14") && message.contains("from 0.0052"),
         "{message}"
     );
+    let message = refused(0.99, single).to_string();
+    assert!(message.ends_with("use at least 2 tubelets per slot"), "{message}");
+}
+
+/// 1/196 was rounded down to 0.0051, which masks no tubelet of 14×14 either.
+#[test]
+fn the_ratio_that_a_refusal_recommends_is_accepted() {
+    let squares = (2..=120).map(|side| (1, side, side));
+    let others = [(8, 7, 7), (8, 8, 8), (8, 14, 14), (16, 16, 16), (8, 1, 2), (4, 25, 50), (1, 100, 1)];
+    for (slots, rows, cols) in squares.chain(others) {
+        let grid = Grid::new(slots, rows, cols).unwrap();
+        let message = Masking::Tube { ratio: 0.0 }.masked_per_slot(&grid).unwrap_err().to_string();
+        let (_, tail) = message.split_once("a ratio from ").expect(&message);
+        let ratio = tail.strip_suffix(" to below 1").expect(&message).parse().unwrap();
+        let masked = Masking::Tube { ratio }.masked_per_slot(&grid).expect(&message);
+        // The least of four decimals: below 10,000 tubelets in a slot it masks one or two.
+        assert!(masked <= 2.max(grid.cells() / 5_000), "{message}: masks {masked}");
+    }
 }
 
 #[test]
