@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::scores::softmax;
-use crate::{Error, Result, Scores};
+use crate::{Error, Result, Scores, dense};
 
 /// What was done, for the record.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -82,15 +82,10 @@ pub fn classify(clips: &[f32], classes: &[f32], dim: usize, scale: f64) -> Resul
     let mut scores = Vec::with_capacity(clips.len() / dim * count);
     for clip in clips.chunks_exact(dim) {
         let start = scores.len();
-        scores.extend(classes.chunks_exact(dim).map(|class| scale * cosine(clip, class)));
+        scores.extend(classes.chunks_exact(dim).map(|class| scale * dense::dot(clip, class)));
         softmax(&mut scores[start..]);
     }
     Scores::new(count, scores)
-}
-
-/// The scalar product of unit vectors.
-pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
 #[cfg(test)]

@@ -137,6 +137,39 @@ fn a_saved_learner_goes_on_to_the_same_answers_as_one_that_was_never_stopped() {
     }
 }
 
+#[test]
+fn a_state_of_another_encoder_or_of_other_data_is_not_gone_on_with() {
+    let settings = by_heart(Head::Attentive);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("state.safetensors");
+    let length = Length::of(&settings, data().rows().len());
+    let on = |checkpoint: &Checkpoint, random: bool, data: &str| {
+        let learner = Learner::new(checkpoint, random, CLASSES, length, &settings, &Streams::new(5));
+        learner.unwrap().on_data(data.into())
+    };
+    let plain = checkpoint();
+    on(&plain, false, "clips").save(&file).unwrap();
+    on(&plain, false, "clips").restore(&file).unwrap();
+
+    let trained_further = dir.path().join("other");
+    std::fs::create_dir(&trained_further).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixtures().join("mae-plain").join(name), trained_further.join(name)).unwrap();
+    }
+    let weights = trained_further.join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&weights, &candle_core::Device::Cpu).unwrap();
+    for tensor in tensors.values_mut() {
+        *tensor = tensor.affine(1.0, 1e-3).unwrap();
+    }
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    let other = Checkpoint::open(&trained_further, None).unwrap();
+    for mut learner in [on(&other, false, "clips"), on(&plain, true, "clips"), on(&plain, false, "others")] {
+        assert!(matches!(learner.restore(&file), Err(Error::OtherFeatures { .. })));
+    }
+    on(&plain, true, "clips").save(&file).unwrap();
+    on(&other, true, "clips").restore(&file).unwrap();
+}
+
 /// Class probabilities after three steps with settings changed.
 fn after_three_steps(head: Head, change: impl Fn(&mut Settings)) -> Vec<f64> {
     let mut settings = Settings { base_lr: 0.02, drop_path: 0.3, mixup: 0.8, ..by_heart(head) };

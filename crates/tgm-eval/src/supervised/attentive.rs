@@ -24,7 +24,8 @@ pub struct AttentiveHead {
 }
 
 const STD: f64 = 0.02;
-const EPS: f64 = 1e-6;
+/// PyTorch's default, which V-JEPA's probe leaves as it is.
+const EPS: f64 = 1e-5;
 
 impl AttentiveHead {
     /// Defines the parameters under `probe.`.

@@ -26,6 +26,7 @@ pub use settings::{Head, Settings};
 
 use crate::pass::{BadVideo, clip_id, stack};
 use crate::scores::softmax;
+use crate::store::Digest;
 use crate::{Answers, Error, Result, Scores};
 
 /// What was done, for the record.
@@ -83,6 +84,8 @@ pub struct Learner {
     average: Option<BTreeMap<String, Vec<f32>>>,
     streams: Streams,
     length: Length,
+    /// Digests of the encoder that training began on, and of the data.
+    origin: [String; 2],
     step: u64,
     loss: f64,
 }
@@ -140,9 +143,17 @@ impl Learner {
             params,
             streams: *streams,
             length,
+            origin: [encoder_digest(checkpoint, random_encoder)?, String::new()],
             step: 0,
             loss: f64::NAN,
         })
+    }
+
+    /// With a digest of the data that it learns: states of other data are refused.
+    #[must_use]
+    pub fn on_data(mut self, digest: String) -> Self {
+        self.origin[1] = digest;
+        self
     }
 
     /// Steps taken so far.
@@ -381,7 +392,7 @@ impl Learner {
     /// Goes on from a file that [`Self::save`] wrote.
     ///
     /// # Errors
-    /// [`Error::OtherFeatures`] when it was made with other settings; [`Error::Store`] when it cannot be read.
+    /// [`Error::OtherFeatures`] when it was made from another encoder, other data or with other settings; [`Error::Store`] when it cannot be read.
     pub fn restore(&mut self, file: &Path) -> Result<()> {
         let bytes = std::fs::read(file).map_err(|source| Error::Store { file: file.to_owned(), source })?;
         let failed =
@@ -414,8 +425,21 @@ impl Learner {
 
     /// What a saved state must share with this learner.
     fn identity(&self) -> String {
-        format!("{:?} {:?} {} {}", self.settings, self.length, self.classes, self.streams.seed())
+        let Self { settings, length, classes, origin: [encoder, data], .. } = self;
+        format!("{settings:?} {length:?} {classes} {} {encoder} {data}", self.streams.seed())
     }
+}
+
+/// Of the model's sizes, and of its weights unless they are not used.
+fn encoder_digest(checkpoint: &Checkpoint, random: bool) -> Result<String> {
+    let mut digest = Digest::default();
+    digest.bytes(format!("{:?}", checkpoint.config).as_bytes());
+    let weights = if random { BTreeMap::new() } else { checkpoint.encoder_weights() };
+    for (name, tensor) in weights {
+        digest.bytes(name.as_bytes());
+        digest.floats(&tensor.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(digest.text())
 }
 
 /// Fills the parameters of the encoder; the head keeps its initial values.

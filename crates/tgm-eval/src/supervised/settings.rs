@@ -1,6 +1,7 @@
 //! How a network is trained on labels, with the published recipes.
 
 use serde::{Deserialize, Serialize};
+use tgm_data::dataset::Flip;
 use tgm_ops::{Compute, Keep, Precision};
 use tgm_video::{Crop, RandAugment};
 
@@ -38,7 +39,7 @@ pub struct Settings {
     pub repeats: usize,
     /// Learning rate per 256 videos.
     pub base_lr: f64,
-    /// The learning rate at the end, absolute.
+    /// The learning rate at the end, per 256 videos.
     pub min_lr: f64,
     /// Epochs of linear warm-up from 0.
     pub warmup_epochs: f64,
@@ -64,6 +65,10 @@ pub struct Settings {
     pub cutmix_share: f64,
     /// The part of the picture that is trained on. Published: random resized crops of 8 to 100 % of its area.
     pub crop: Crop,
+    /// Probability of a mirrored clip; `auto`: as published, half the clips when fine-tuning on a data set where mirroring changes
+    /// no label, else none. Where mirroring turns classes into each other (Something-Something v2), labels follow.
+    #[serde(with = "auto")]
+    pub flip: Option<f64>,
     /// Probability of random erasing.
     pub erase: f64,
     /// RandAugment; `false` for none.
@@ -100,6 +105,7 @@ impl Settings {
             cutmix: 1.0,
             cutmix_share: 0.5,
             crop: Crop::random_resized(),
+            flip: None,
             erase: 0.25,
             rand_augment: Some(RandAugment::default()),
             ema: 0.0,
@@ -172,6 +178,12 @@ impl Settings {
             ("mixup", self.mixup, least(self.mixup), "must not be negative"),
             ("cutmix", self.cutmix, least(self.cutmix), "must not be negative"),
             ("cutmix_share", self.cutmix_share, share(self.cutmix_share), "must lie between 0 and 1"),
+            (
+                "flip",
+                self.flip.unwrap_or(0.0),
+                share(self.flip.unwrap_or(0.0)),
+                "must lie between 0 and 1, or be `auto`",
+            ),
             ("erase", self.erase, share(self.erase), "must lie between 0 and 1"),
             ("ema", self.ema, below_one(self.ema), "must lie between 0 and below 1"),
         ];
@@ -184,12 +196,23 @@ impl Settings {
         Compute { precision: self.precision, keep }
     }
 
+    /// The probability of a mirrored clip on a data set of this kind.
+    pub fn flip_on(&self, data: &Flip) -> f64 {
+        match (self.flip, self.head, data) {
+            (Some(probability), ..) => probability,
+            // VideoMAE's `ssv2.py` mirrors everything but Something-Something; V-JEPA's `eval.py` nothing.
+            (None, Head::Finetune, Flip::Always) => 0.5,
+            _ => 0.0,
+        }
+    }
+
     /// The learning rate of a step: warm-up from 0, then half a cosine (VideoMAE's `cosine_scheduler`).
     pub fn lr(&self, peak: f64, step: u64, total: u64, warmup: u64) -> f64 {
         if step < warmup {
             return peak * step as f64 / (warmup.max(2) - 1) as f64;
         }
-        half_cosine(peak, self.min_lr, (step - warmup) as f64 / (total - warmup).max(1) as f64)
+        let end = self.min_lr * peak / self.base_lr;
+        half_cosine(peak, end, (step - warmup) as f64 / (total - warmup).max(1) as f64)
     }
 
     /// The weight decay of a step.
@@ -223,6 +246,30 @@ impl Settings {
     }
 }
 
+/// A number, or `auto` for none.
+mod auto {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Number(f64),
+        Word(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+        value.map_or_else(|| Value::Word("auto".into()), Value::Number).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        match Value::deserialize(from) {
+            Ok(Value::Number(number)) => Ok(Some(number)),
+            Ok(Value::Word(word)) if word == "auto" => Ok(None),
+            _ => Err(de::Error::custom("expected a number or \"auto\"")),
+        }
+    }
+}
+
 fn half_cosine(from: f64, to: f64, done: f64) -> f64 {
     to + 0.5 * (from - to) * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
 }
@@ -234,13 +281,31 @@ mod tests {
 
     #[test]
     fn the_rate_rises_from_zero_to_the_peak_and_falls_to_the_end() {
-        let settings = Settings { min_lr: 0.1, ..Settings::finetune() };
+        let settings = Settings { min_lr: 5e-5, ..Settings::finetune() };
         let at = |step| settings.lr(1.0, step, 100, 11);
         assert_eq!((at(0), at(10), at(11)), (0.0, 1.0, 1.0));
         assert!((at(100) - 0.1).abs() < 1e-12);
         let jepa = Settings::attentive(4);
         assert_eq!(jepa.lr(1.0, 0, 10, 0), 1.0, "no warm-up");
         assert_eq!((jepa.decay(0, 10), jepa.decay(10, 10)), (0.01, 1e-6));
+    }
+
+    /// VideoMAE: `args.min_lr = args.min_lr * total_batch_size / 256`.
+    #[test]
+    fn the_last_rate_grows_with_the_batch_as_the_first_does() {
+        let settings = Settings::finetune();
+        let peak = settings.base_lr * 512.0 / 256.0;
+        assert!((settings.lr(peak, 100, 100, 5) / 2e-6 - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn clips_are_mirrored_where_the_published_recipes_mirror_them() {
+        let swap = Flip::Swap(vec![(0, 1)]);
+        let (finetune, attentive) = (Settings::finetune(), Settings::attentive(4));
+        let of =
+            |settings: &Settings| [&Flip::Always, &swap, &Flip::Never].map(|data| settings.flip_on(data));
+        assert_eq!((of(&finetune), of(&attentive)), ([0.5, 0.0, 0.0], [0.0; 3]));
+        assert_eq!(of(&Settings { flip: Some(0.5), ..attentive }), [0.5; 3]);
     }
 
     #[test]
