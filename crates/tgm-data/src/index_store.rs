@@ -1,15 +1,17 @@
 //! The frame indices of a dataset's videos, so that a video that is known need not be scanned again.
 //!
 //! `data check` writes them beside the manifest, in `MANIFEST.index`; a loader reads that file if it is there, and remembers what
-//! it learns itself while it runs. An index counts only as long as its video has the same size and time of change.
+//! it learns itself while it runs. An index counts only as long as its video has the same size and time of change, and for the
+//! scanner and the FFmpeg that made it: a file of others counts as none.
 //!
 //! ```text
-//! file    "tgm-index 1\n" record*
-//! record  u32 length of the body · u64 FNV-1a of the body · body
+//! file    "tgm-index 2 " scanner_version() "\n" record*
+//! record  u32 length of the body · u64 FNV-1a of the first line and the body · body
 //! body    u16 length of the path · path · u64 bytes · u64 seconds of the change · the index (FrameIndex::to_bytes)
 //! ```
 //!
-//! Numbers are little-endian. A file that ends within a record, or has one that fails its checksum, counts up to there.
+//! Numbers are little-endian. A file that ends within a record, or has one that fails its checksum, counts up to there, and is
+//! cut off there by whoever writes to it next.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -17,11 +19,14 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tgm_video::{FrameIndex, VideoFile};
+use tgm_video::{FrameIndex, VideoFile, scanner_version};
 
 use crate::survey::identity;
 
-const MAGIC: &[u8] = b"tgm-index 1\n";
+/// The first line of a file that counts here.
+fn first_line() -> Vec<u8> {
+    format!("tgm-index 2 {}\n", scanner_version()).into_bytes()
+}
 
 /// Indices by path, of bounded size; shared by threads.
 #[derive(Debug)]
@@ -66,11 +71,7 @@ impl IndexStore {
     fn read(&self, file: &Path) -> io::Result<()> {
         let mut bytes = Vec::new();
         File::open(file)?.read_to_end(&mut bytes)?;
-        let Some(mut rest) = bytes.strip_prefix(MAGIC) else { return Ok(()) };
-        while let Some((path, known, after)) = record(rest) {
-            self.insert(path, known);
-            rest = after;
-        }
+        walk(&bytes, &first_line(), |path, known| self.insert(path, known));
         Ok(())
     }
 
@@ -119,23 +120,28 @@ impl IndexStore {
 #[derive(Debug)]
 pub struct IndexWriter {
     file: Mutex<File>,
+    first_line: Vec<u8>,
 }
 
 impl IndexWriter {
-    /// Goes on with the manifest's file, or with `fresh` begins it anew. A later record of a path replaces an earlier one.
+    /// Goes on behind the last good record of the manifest's file, or begins it anew: with `fresh`, and where it counts as none.
+    /// A later record of a path replaces an earlier one. Several processes may write the same file.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn open(manifest: &Path, fresh: bool) -> io::Result<Self> {
         let path = IndexStore::file_of(manifest);
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        if fresh {
-            file.set_len(0)?;
-        }
-        if file.metadata()?.len() == 0 {
-            file.write_all(MAGIC)?;
-        }
-        Ok(Self { file: Mutex::new(file) })
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        let first_line = first_line();
+        alone(&mut file, |file| {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            let good = if fresh { 0 } else { walk(&bytes, &first_line, |_, _| ()) };
+            // Nobody would read what is written behind a record that was torn off.
+            file.set_len(good as u64)?;
+            if good == 0 { file.write_all(&first_line) } else { Ok(()) }
+        })?;
+        Ok(Self { file: Mutex::new(file), first_line })
     }
 
     /// Appends the index of a video.
@@ -151,19 +157,41 @@ impl IndexWriter {
         body.extend_from_slice(&modified.to_le_bytes());
         body.extend_from_slice(&index.to_bytes());
         let mut record = (body.len() as u32).to_le_bytes().to_vec();
-        record.extend_from_slice(&fnv(&body).to_le_bytes());
+        record.extend_from_slice(&checksum(&self.first_line, &body).to_le_bytes());
         record.extend_from_slice(&body);
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // One write, so that an interruption leaves whole records but the last.
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&record)
+        alone(&mut file, |file| file.write_all(&record))
     }
 }
 
+/// Works on a file while no other writer does. Not every file system has locks, and some say so in odd ways (NFS without its
+/// lock service): there, writers must not meet.
+fn alone<T>(file: &mut File, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+    let locked = file.lock().is_ok();
+    let done = work(file);
+    if locked {
+        file.unlock()?;
+    }
+    done
+}
+
+/// Calls `each` on the records up to the first that is damaged; where they end, 0 for a file with another first line.
+fn walk(bytes: &[u8], first_line: &[u8], mut each: impl FnMut(&str, Known)) -> usize {
+    let Some(mut rest) = bytes.strip_prefix(first_line) else { return 0 };
+    while let Some((path, known, after)) = record(rest, first_line) {
+        each(path, known);
+        rest = after;
+    }
+    bytes.len() - rest.len()
+}
+
 /// The first record, and what follows it.
-fn record(bytes: &[u8]) -> Option<(&str, Known, &[u8])> {
+fn record<'a>(bytes: &'a [u8], first_line: &[u8]) -> Option<(&'a str, Known, &'a [u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<8>()?;
     let (body, after) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    if fnv(body) != u64::from_le_bytes(*sum) {
+    if checksum(first_line, body) != u64::from_le_bytes(*sum) {
         return None;
     }
     let (length, body) = body.split_first_chunk::<2>()?;
@@ -174,10 +202,9 @@ fn record(bytes: &[u8]) -> Option<(&str, Known, &[u8])> {
     Some((std::str::from_utf8(path).ok()?, Known { identity, index: index.into() }, after))
 }
 
-/// FNV-1a: finds accidents, not attacks.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
+/// FNV-1a: finds accidents, not attacks. A record that the writer of another scanner appended to a file of this one is one.
+fn checksum(first_line: &[u8], body: &[u8]) -> u64 {
+    (first_line.iter().chain(body))
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -238,6 +265,73 @@ mod tests {
         let mut flipped = whole.clone();
         flipped[first + 40] ^= 1;
         assert_eq!(known(&flipped), 1);
+    }
+
+    /// It used to hide all that was written behind it, for good.
+    #[test]
+    fn a_torn_record_is_cut_off_before_others_follow() {
+        let (_dir, manifest, [a, b]) = videos();
+        let name = IndexStore::file_of(&manifest);
+        let begun = IndexWriter::open(&manifest, true).unwrap();
+        let empty = std::fs::read(&name).unwrap().len();
+        begun.append("a.mp4", &a, &index_of(&a)).unwrap();
+        let whole = std::fs::read(&name).unwrap();
+        for (length, kept) in [(whole.len(), 1), (whole.len() - 1, 0), (empty + 3, 0), (empty - 1, 0), (0, 0)]
+        {
+            for rubbish in ["", "rubbish behind it"] {
+                std::fs::write(&name, [&whole[..length], rubbish.as_bytes()].concat()).unwrap();
+                let writer = IndexWriter::open(&manifest, false).unwrap();
+                writer.append("b.mp4", &b, &index_of(&b)).unwrap();
+                let store = IndexStore::load(&manifest, 1 << 20);
+                assert_eq!(store.len(), kept + 1, "{length} {rubbish}");
+                assert_eq!(store.get("b.mp4", &b), Some(index_of(&b)), "{length} {rubbish}");
+            }
+        }
+    }
+
+    #[test]
+    fn indices_of_another_scanner_or_ffmpeg_are_none() {
+        let (_dir, manifest, [a, b]) = videos();
+        let name = IndexStore::file_of(&manifest);
+        let stale = IndexWriter::open(&manifest, false).unwrap();
+        stale.append("a.mp4", &a, &index_of(&a)).unwrap();
+        let ours = std::fs::read(&name).unwrap();
+        assert!(ours.starts_with(format!("tgm-index 2 {}\n", scanner_version()).as_bytes()));
+        let records = &ours[first_line().len()..];
+        for theirs in ["tgm-index 1\n", "tgm-index 2 scanner-0/avformat-1.2.3/avcodec-1.2.3\n"] {
+            std::fs::write(&name, [theirs.as_bytes(), records].concat()).unwrap();
+            assert!(IndexStore::load(&manifest, 1 << 20).is_empty(), "{theirs}");
+            let writer = IndexWriter::open(&manifest, false).unwrap();
+            writer.append("b.mp4", &b, &index_of(&b)).unwrap();
+            let store = IndexStore::load(&manifest, 1 << 20);
+            assert_eq!((store.len(), store.get("b.mp4", &b)), (1, Some(index_of(&b))), "{theirs}");
+        }
+        // A process of theirs that still writes when ours has begun the file anew.
+        let theirs = IndexWriter { first_line: b"tgm-index 2 theirs\n".to_vec(), ..stale };
+        IndexWriter::open(&manifest, true).unwrap();
+        theirs.append("a.mp4", &a, &index_of(&a)).unwrap();
+        assert!(IndexStore::load(&manifest, 1 << 20).is_empty());
+    }
+
+    #[test]
+    fn writers_that_come_together_write_one_file() {
+        let (_dir, manifest, [a, _]) = videos();
+        let index = index_of(&a);
+        for _ in 0..20 {
+            let _ = std::fs::remove_file(IndexStore::file_of(&manifest));
+            std::thread::scope(|scope| {
+                for writer in 0..4 {
+                    let (manifest, a, index) = (&manifest, &a, &index);
+                    scope.spawn(move || {
+                        for record in 0..5 {
+                            let opened = IndexWriter::open(manifest, false).unwrap();
+                            opened.append(&format!("{writer}-{record}.mp4"), a, index).unwrap();
+                        }
+                    });
+                }
+            });
+            assert_eq!(IndexStore::load(&manifest, 1 << 20).len(), 20);
+        }
     }
 
     #[test]

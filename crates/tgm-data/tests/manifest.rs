@@ -274,6 +274,32 @@ fn a_folder_stands_in_for_a_manifest_with_captions_from_text_files() {
     assert!(matches!(error, ManifestError::NoVideos { .. }) && error.to_string().contains("manifest"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_folder_that_it_lies_in_repeats_nothing() {
+    use std::os::unix::fs::symlink;
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let videos = dir.path().join("videos");
+    std::fs::create_dir_all(videos.join("a/b")).unwrap();
+    std::fs::write(videos.join("a/b/1.mp4"), "").unwrap();
+    std::fs::write(dir.path().join("0.mp4"), "").unwrap();
+    std::fs::write(other.path().join("2.mp4"), "").unwrap();
+    let paths = || {
+        let manifest = Manifest::load(&videos).unwrap();
+        manifest.rows().map(|row| row.path().to_owned()).collect::<Vec<_>>()
+    };
+    symlink(&videos, videos.join("a/b/all")).unwrap();
+    symlink("..", videos.join("a/b/up")).unwrap();
+    symlink(".", videos.join("here")).unwrap();
+    assert_eq!(paths(), ["a/b/1.mp4"]);
+    // Links to other places are followed, from two places as well, and those to above the folder without coming back.
+    symlink(other.path(), videos.join("c")).unwrap();
+    symlink(other.path(), videos.join("a/c")).unwrap();
+    symlink(&videos, other.path().join("back")).unwrap();
+    symlink("..", videos.join("d")).unwrap();
+    assert_eq!(paths(), ["a/b/1.mp4", "a/c/2.mp4", "c/2.mp4", "d/0.mp4"]);
+}
+
 #[test]
 fn a_million_rows_load_in_seconds_and_little_memory() {
     use std::fmt::Write;

@@ -91,6 +91,7 @@ pub use probe::{Probe, probe};
 pub use rand_augment::{Operation, RandAugment};
 pub use reader::{ReadOptions, VideoReader, ViewedFrames};
 pub use sampling::Sampling;
+pub use scan::scanner_version;
 pub use tubelet::{Normalization, TubeletShape, patchify, patchify_into, unpatchify};
 pub use writer::{ColorMatrix, EncodeOptions, PixelFormat, VideoWriter};
 

@@ -88,7 +88,8 @@ pub(crate) struct Source {
 pub(crate) enum Depth {
     /// Its headers, and what else it takes to know its streams.
     Streams,
-    /// The container's header only, where that describes the streams: for files that are known already.
+    /// The container's header only, where that describes the streams and leaves no choice between them: for files that are
+    /// known already.
     Header,
 }
 
@@ -109,10 +110,17 @@ fn demux(
     };
     let mut input = ffi::open_input(file, deadline).map_err(failed)?;
     let described = input.format().name().split(',').any(|name| DESCRIBED_CONTAINERS.contains(&name));
-    if depth == Depth::Streams || !described {
+    // Of several films FFmpeg takes the one of which it read more frames: that of the header alone may be another one.
+    let several = input.streams().filter(is_film).count() > 1;
+    if depth == Depth::Streams || !described || several {
         ffi::find_stream_info(&mut input, options.max_pixels).map_err(failed)?;
     }
     Ok(input)
+}
+
+/// FFmpeg counts a cover picture as a video stream, and may even prefer it.
+fn is_film(stream: &Stream<'_>) -> bool {
+    stream.parameters().medium() == media::Type::Video && !ffi::stream_facts(stream).attached_picture
 }
 
 impl Source {
@@ -128,11 +136,7 @@ impl Source {
         let cut = container::is_cut(&file).map_err(|source| VideoError::io(path, source))?;
         let mut input = demux(&file, options, &deadline, depth)?;
         let none = || VideoError::NoVideoStream { path: path.to_owned() };
-        // FFmpeg counts a cover picture as a video stream, and may even prefer it.
         let mut videos = input.streams().best(media::Type::Video).into_iter().chain(input.streams());
-        let is_film = |stream: &Stream<'_>| {
-            stream.parameters().medium() == media::Type::Video && !ffi::stream_facts(stream).attached_picture
-        };
         let stream = videos.find(is_film).ok_or_else(none)?;
         let facts = ffi::stream_facts(&stream);
         let orientation = match facts.display_matrix {

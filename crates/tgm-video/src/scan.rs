@@ -1,7 +1,7 @@
 //! How the [`FrameIndex`] of a file is made.
 
-use video_rs::ffmpeg::codec::Id;
-use video_rs::ffmpeg::picture;
+use video_rs::ffmpeg::codec::{self, Id};
+use video_rs::ffmpeg::{format, picture};
 
 use crate::bitstream::{Framing, LayeredPicture, Mpeg4Packet, Picture, is_marked_packed, mpeg4_interlaced};
 use crate::decode::{Decoding, Marks};
@@ -10,6 +10,17 @@ use crate::ffi;
 use crate::index::{Entry, FrameIndex, Stamps};
 use crate::probe::Source;
 use crate::{ReadOptions, VideoError};
+
+/// Counts the changes to what is read out of a file: raise it with any that may give another index, or find another file bad.
+const SCANNER: u32 = 1;
+
+/// What frame indices are made by: this crate's scanner and FFmpeg's libraries. Another one may index the same file otherwise,
+/// so what is kept for later is kept with this, and is of no use under another. One word of printable ASCII.
+pub fn scanner_version() -> String {
+    let dotted = |version: u32| format!("{}.{}.{}", version >> 16, version >> 8 & 0xff, version & 0xff);
+    let (avformat, avcodec) = (dotted(format::version()), dotted(codec::version()));
+    format!("scanner-{SCANNER}/avformat-{avformat}/avcodec-{avcodec}")
+}
 
 /// Indexes an open file and leaves it at an unknown position.
 pub(crate) fn scan(source: &mut Source, options: &ReadOptions) -> Result<FrameIndex, VideoError> {
@@ -353,6 +364,15 @@ fn decoding_orders(references: &[bool]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scanners_version_is_one_word_with_ffmpegs_versions() {
+        let version = scanner_version();
+        let parts: Vec<_> = version.split('/').filter_map(|part| part.split_once('-')).collect();
+        assert_eq!(parts.iter().map(|part| part.0).collect::<Vec<_>>(), ["scanner", "avformat", "avcodec"]);
+        assert!(parts[1..].iter().all(|part| part.1.split('.').count() == 3), "{version}");
+        assert!(version.bytes().all(|byte| byte.is_ascii_graphic()), "{version}");
+    }
 
     #[test]
     fn b_frames_follow_their_anchor_in_decoding_order() {

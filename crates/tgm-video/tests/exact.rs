@@ -219,6 +219,23 @@ fn other_codecs_and_containers() {
     }
 }
 
+/// FFmpeg weighs the frames that it read of each stream to learn about it; the header alone has read none.
+#[test]
+fn an_index_is_read_with_the_stream_that_it_was_made_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), &x264("", 250, 0));
+    let path = folder.path().join("two.mkv");
+    // The first one has a frame a second.
+    let streams = ["-map", "0:v", "-map", "0:v", "-r:v:0", "1", "-disposition:v", "0"];
+    let codec = ["-c:v", "mpeg4", "-b:v", "200k", "-threads", "1"];
+    let arguments = [&["-y", "-i", text(&source)], &streams[..], &codec, &[text(&path)]].concat();
+    if run("ffmpeg", &arguments).is_none() {
+        return;
+    }
+    assert_eq!(tgm_video::probe(&path).unwrap().stream, 1);
+    assert_eq!(assert_random_access_is_exact(&path).len(), 60);
+}
+
 /// AVI files do not say when their frames are shown; once that is known, they are read from key frames like others.
 #[test]
 fn avi_files_are_entered_at_their_key_frames() {

@@ -37,7 +37,9 @@ pub struct ClipConfig {
     pub max_frames: usize,
     /// A video that lasts longer than this is bad. Seconds; default 86,400, a day.
     pub max_duration: f64,
-    /// A video that takes longer than this to open, or to read a clip from, is bad. Seconds; default 60.
+    /// A video that takes longer than this to open, or to read a clip from, is bad. Seconds; default 60. A training clip is
+    /// tried twice. Runs are the same only as long as this does not strike: it depends on the machine. Raise it where it does
+    /// on good videos.
     pub max_seconds: f64,
     /// Use what is there of a file that ends too early; by default it is bad.
     pub allow_truncated: bool,

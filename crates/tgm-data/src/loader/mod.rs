@@ -3,7 +3,7 @@
 //! Workers run ahead of the consumer by a bounded number of clips; a reorder buffer gives the clips back in the
 //! order of their numbers. Everything random comes from streams named by epoch and clip (`shuffle`, `sampling`,
 //! `crop`, `flip`, `caption`, `replace`), so the same clips come whatever the number of workers and wherever a run
-//! resumes.
+//! resumes. Only `max_seconds` looks at the clock: see [`ClipConfig::max_seconds`].
 
 mod config;
 mod error;

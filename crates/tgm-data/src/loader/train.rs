@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tgm_random::Streams;
+use tgm_video::VideoError;
 
 use super::config::{ClipConfig, LoaderConfig};
 use super::maker::Maker;
 use super::order::Permutation;
 use super::pool::OrderedPool;
 use super::sample::{Batch, Sample, Skip};
-use super::{LoaderError, Subset};
+use super::{ClipError, LoaderError, Subset};
 
 /// Yields the batches of a training run from any step on.
 ///
@@ -20,6 +21,9 @@ use super::{LoaderError, Subset};
 /// [`Permutation`] of its own orders the rows. Sampling, crop, flip, caption and replacement draw from streams named
 /// by epoch and number within the epoch. A batch therefore depends on seed, data, clip configuration, batch size
 /// and step only: not on the number of workers, nor on the steps before.
+///
+/// That ends where [`ClipConfig::max_seconds`] strikes: whether a video takes too long depends on the machine and what else
+/// it does. A clip that took too long is made once more; if that takes too long again, another video replaces it.
 pub struct TrainLoader {
     pool: OrderedPool<Outcome>,
     batch: usize,
@@ -179,7 +183,7 @@ fn outcome(
     for _ in 0..=max_replacements {
         let row = maker.data.manifest().row(rows[candidate] as usize);
         panic_if_asked(row.path());
-        match maker.train(row, streams, epoch, number) {
+        match patiently(|| maker.train(row, streams, epoch, number)) {
             Ok(sample) => return Outcome { sample: Some(sample), skipped },
             Err(error) => {
                 skipped.push(Skip {
@@ -192,6 +196,14 @@ fn outcome(
         candidate = others.random_range(0..rows.len());
     }
     Outcome { sample: None, skipped }
+}
+
+/// Makes a clip, once more if that took too long: a machine that stalled must not change what a run is trained on.
+fn patiently<T>(make: impl Fn() -> Result<T, ClipError>) -> Result<T, ClipError> {
+    match make() {
+        Err(ClipError::Video(VideoError::TooSlow { .. })) => make(),
+        done => done,
+    }
 }
 
 /// Panics at the video that the variable `TGM_PANIC_AT` names. For tests of what a defect of the program does to a run: only
@@ -220,4 +232,30 @@ fn worst(reasons: &HashMap<String, (u64, String)>) -> String {
     reasons.sort_by_key(|(reason, (times, _))| (std::cmp::Reverse(*times), (*reason).clone()));
     let show = |(reason, (times, path)): &(&String, &(u64, String))| format!("{times} × {reason}, as {path}");
     reasons.iter().take(3).map(show).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_clip_that_took_too_long_once_is_not_replaced() {
+        let slow = || ClipError::Video(VideoError::TooSlow { path: "a.mp4".into(), max_seconds: 60.0 });
+        let broken = || ClipError::NoCodecMotion { file: "a.mp4".into() };
+        // How often a clip is made whose first tries end like this, and whether there is one in the end.
+        let made = |tries: [Option<fn() -> ClipError>; 3]| {
+            let times = Cell::new(0);
+            let result = patiently(|| {
+                times.set(times.get() + 1);
+                tries[times.get() - 1].map_or(Ok(()), |error| Err(error()))
+            });
+            (times.get(), result.is_ok())
+        };
+        assert_eq!(made([None; 3]), (1, true));
+        assert_eq!(made([Some(slow), None, None]), (2, true));
+        assert_eq!(made([Some(slow); 3]), (2, false));
+        assert_eq!(made([Some(broken), None, None]), (1, false));
+    }
 }

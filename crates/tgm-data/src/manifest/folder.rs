@@ -33,13 +33,13 @@ impl Found {
 }
 
 /// All videos and archives below a folder, in the order of their paths, so that the rows are the same on every machine. Hidden
-/// files and folders are left out; links are followed.
+/// files and folders are left out; links are followed, but for one back to a folder that it lies in, which has nothing new.
 ///
 /// # Errors
 /// [`ManifestError::Read`] for a folder or text file that cannot be read, [`ManifestError::NoVideos`].
 pub(super) fn find(folder: &Path) -> Result<Vec<Found>, ManifestError> {
     let mut paths = Vec::new();
-    walk(folder, Path::new(""), &mut paths)?;
+    walk(folder, Path::new(""), &mut Vec::new(), &mut paths)?;
     if paths.is_empty() {
         return Err(ManifestError::NoVideos { folder: folder.to_owned() });
     }
@@ -65,9 +65,20 @@ pub(super) fn find(folder: &Path) -> Result<Vec<Found>, ManifestError> {
     Ok(found)
 }
 
-fn walk(root: &Path, below: &Path, into: &mut Vec<PathBuf>) -> Result<(), ManifestError> {
+/// `above` has the folders on the way here, as they are really called.
+fn walk(
+    root: &Path,
+    below: &Path,
+    above: &mut Vec<PathBuf>,
+    into: &mut Vec<PathBuf>,
+) -> Result<(), ManifestError> {
     let folder = root.join(below);
     let unreadable = |source| ManifestError::Read { file: folder.clone(), source };
+    let real = folder.canonicalize().map_err(unreadable)?;
+    if above.contains(&real) {
+        return Ok(());
+    }
+    above.push(real);
     for entry in fs::read_dir(&folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name();
@@ -76,11 +87,12 @@ fn walk(root: &Path, below: &Path, into: &mut Vec<PathBuf>) -> Result<(), Manife
         }
         let path = below.join(&name);
         if entry.path().is_dir() {
-            walk(root, &path, into)?;
+            walk(root, &path, above, into)?;
         } else if is_video(&path) || is_archive(&path) {
             into.push(path);
         }
     }
+    above.pop();
     Ok(())
 }
 
