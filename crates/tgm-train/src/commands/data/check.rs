@@ -13,17 +13,17 @@ use serde::Serialize;
 use tgm_data::index_store::{IndexStore, IndexWriter};
 use tgm_data::manifest::{Manifest, ManifestError, write_manifest};
 use tgm_data::survey::{Depth, FileReport, examine, identity, row_problem};
-use tgm_video::{FrameIndex, ReadOptions, VideoFile};
+use tgm_video::{FrameIndex, ReadOptions, VideoFile, VideoReader};
 
-use super::ManifestArgs;
+use super::{ManifestArgs, clean};
 use crate::progress::Progress;
 
 /// Read every video of a manifest; say which are bad and why, and write a manifest without them.
 ///
-/// Prints one line per bad file. What was found is kept beside the manifest (MANIFEST.check.jsonl): a check that was
-/// interrupted goes on where it was, and files that did not change are not read again. The places of all frames are kept, too
-/// (MANIFEST.index): training on this manifest opens its videos faster. Where nothing can be written beside the manifest, nothing is
-/// kept, and the check says so.
+/// Prints one line per bad file, and one per bad row of a good file. What was found is kept beside the manifest
+/// (MANIFEST.check.jsonl): a check that was interrupted goes on where it was, and files that did not change are not read again. The
+/// places of all frames are kept, too, beside this manifest and the new one (MANIFEST.index): training on either opens its videos
+/// faster. Where nothing can be written beside the manifest, nothing is kept, and the check says so.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -70,7 +70,17 @@ struct Summary {
     bad_files: usize,
     rows: usize,
     kept_rows: usize,
-    problems: BTreeMap<String, String>,
+    problems: Vec<Problem>,
+}
+
+/// What is wrong with a file, or with one row of a good file.
+#[derive(Serialize)]
+struct Problem {
+    path: String,
+    /// The row's line in the manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    problem: String,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -86,19 +96,26 @@ pub(super) fn run(args: Args) -> Result<()> {
         ..ReadOptions::default()
     };
     let record = with_suffix(manifest.file(), "check.jsonl");
-    let reports = survey(&manifest, &record, &options, depth, args.fresh)?;
+    let (reports, indices) = survey(&manifest, &record, &options, depth, args.fresh)?;
 
     let mut problems = BTreeMap::new();
     let mut kept = Vec::with_capacity(manifest.len());
-    for row in 0..manifest.len() {
-        let path = manifest.row(row).path();
-        match row_problem(&manifest, row, &reports[path]) {
-            None => kept.push(row),
-            Some(problem) => drop(problems.insert(path.to_owned(), problem)),
+    for row in manifest.rows() {
+        let (path, report) = (row.path(), &reports[row.path()]);
+        match row_problem(&manifest, row.index(), report) {
+            None => kept.push(row.index()),
+            Some(problem) => {
+                // A bad file is told once, however many rows it has.
+                let of_row = report.problem.is_none().then(|| (row.index(), row.line()));
+                let line = of_row.map(|(_, line)| line);
+                problems.insert((path, of_row), Problem { path: path.to_owned(), line, problem });
+            }
         }
     }
-    for problem in problems.values() {
-        println!("{}", problem.split_whitespace().collect::<Vec<_>>().join(" "));
+    let problems: Vec<Problem> = problems.into_values().collect();
+    for Problem { line, problem, .. } in &problems {
+        let place = line.map_or_else(String::new, |line| format!("{}:{line}: ", manifest.file().display()));
+        println!("{place}{}", problem.split_whitespace().collect::<Vec<_>>().join(" "));
     }
     let bad_files = reports.values().filter(|report| report.problem.is_some()).count();
     let summary =
@@ -113,7 +130,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     let out = args.out.clone().unwrap_or_else(|| clean_name(manifest.file()));
     match write_manifest(&out, kept.iter().map(|&row| manifest.row(row).record(&out))) {
-        Ok(()) => eprintln!("written: {}", out.display()),
+        Ok(()) => {
+            eprintln!("written: {}", out.display());
+            clean::write_indices(&out, &manifest, &kept, &indices).unwrap_or_else(|error| {
+                eprintln!("{error:#}: training on {} opens its videos more slowly", out.display());
+            });
+        }
         // Nobody asked for this very file: the check itself has done its work.
         Err(error @ ManifestError::Write { .. }) if args.out.is_none() => {
             eprintln!("{error}; say where the good rows go with --out FILE");
@@ -123,16 +145,19 @@ pub(super) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The report of every distinct path: from the record where the file is unchanged, else from the file.
+/// The report of every distinct path, from the record where the file is unchanged, else from the file; and the indices of the good
+/// ones, unless only headers are read.
 fn survey(
     manifest: &Manifest,
     record: &Path,
     options: &ReadOptions,
     depth: Depth,
     fresh: bool,
-) -> Result<HashMap<String, FileReport>> {
+) -> Result<(HashMap<String, FileReport>, IndexStore)> {
     let notes = Notes::open(manifest, record, fresh);
     let known = if fresh { HashMap::new() } else { recorded(record, depth, options) };
+    // All of them: they are written again beside the manifest of good rows.
+    let indices = IndexStore::load(manifest.file(), usize::MAX);
     let files: BTreeMap<&str, VideoFile> = manifest.rows().map(|row| (row.path(), row.video())).collect();
     let (old, new): (Vec<_>, Vec<_>) = files.into_iter().partition(|(path, file)| {
         known.get(*path).is_some_and(|report| (report.bytes, report.modified) == identity(file))
@@ -142,19 +167,31 @@ fn survey(
     }
     let mut reports: HashMap<String, FileReport> =
         old.iter().map(|(path, _)| ((*path).to_owned(), known[*path].clone())).collect();
+    let keep_index = |path: &str, file: &VideoFile, index: &FrameIndex| -> Result<()> {
+        indices.put(path, file, index);
+        notes.as_ref().map_or(Ok(()), |notes| notes.keep_index(path, file, index))
+    };
     let (progress, done) = (Progress::new("check", new.len() as u64), AtomicU64::new(0));
     let look = |(path, file): &(&str, VideoFile)| -> Result<(String, FileReport)> {
         let (report, index) = examine(path, file, options, depth);
+        // Before the report, which says that the file need not be looked at again.
+        index.iter().try_for_each(|index| keep_index(path, file, index))?;
         if let Some(notes) = &notes {
-            let line = Recorded { depth, limits: limits(options), report: report.clone() };
-            notes.keep(file, &line, index.as_ref())?;
+            notes.keep(&Recorded { depth, limits: limits(options), report: report.clone() })?;
         }
         progress.set(done.fetch_add(1, Ordering::Relaxed) + 1);
         Ok(((*path).to_owned(), report))
     };
     reports.extend(new.par_iter().map(look).collect::<Result<Vec<_>>>()?);
     progress.finish();
-    Ok(reports)
+    // The index of a file that did not change may be gone, or be another version's: its packets are read again, not its frames.
+    old.par_iter()
+        .filter(|(path, file)| {
+            depth != Depth::Headers && known[*path].problem.is_none() && indices.get(path, file).is_none()
+        })
+        .filter_map(|(path, file)| Some((path, file, VideoReader::open(file, options).ok()?)))
+        .try_for_each(|(path, file, reader)| keep_index(path, file, reader.index()))?;
+    Ok((reports, indices))
 }
 
 /// What is kept beside the manifest.
@@ -184,11 +221,12 @@ impl Notes {
         open().map_err(|error| eprintln!("{error:#}: what is found is not kept for the next time")).ok()
     }
 
-    fn keep(&self, file: &VideoFile, line: &Recorded, index: Option<&FrameIndex>) -> Result<()> {
-        if let Some(index) = index {
-            let written = self.indices.append(&line.report.path, file, index);
-            written.with_context(|| format!("cannot write {}", self.indices_name.display()))?;
-        }
+    fn keep_index(&self, path: &str, file: &VideoFile, index: &FrameIndex) -> Result<()> {
+        let written = self.indices.append(path, file, index);
+        written.with_context(|| format!("cannot write {}", self.indices_name.display()))
+    }
+
+    fn keep(&self, line: &Recorded) -> Result<()> {
         let line = serde_json::to_string(line)? + "\n";
         // One write per line, so that an interruption leaves whole lines. A panic elsewhere leaves none half-written.
         let mut record = self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -45,6 +45,8 @@ struct Inspection {
     classes: usize,
     other_columns: Vec<String>,
     splits: BTreeMap<String, Split>,
+    /// Rows that name no split in a manifest that has that column.
+    no_split: usize,
     /// Names of videos that occur in more than one split, with the splits.
     shared: BTreeMap<String, Vec<String>>,
     unreadable: BTreeMap<String, String>,
@@ -91,9 +93,9 @@ fn headers(manifest: &Manifest) -> BTreeMap<&str, FileReport> {
     reports
 }
 
-/// A manifest without splits is all "train".
-fn split_of<'a>(row: &Row<'a>) -> &'a str {
-    row.split().unwrap_or("train")
+/// The split of rows that name none: "train" in a manifest without that column, as [`Manifest::split`] has it, else there is none.
+fn unnamed_split(manifest: &Manifest) -> Option<&'static str> {
+    (manifest.split_names().is_empty() && manifest.split("train").is_ok()).then_some("train")
 }
 
 fn inspect(manifest: &Manifest, reports: &BTreeMap<&str, FileReport>) -> Inspection {
@@ -101,8 +103,12 @@ fn inspect(manifest: &Manifest, reports: &BTreeMap<&str, FileReport>) -> Inspect
     let mut paths: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut classes: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
     let mut names: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let (unnamed, mut no_split) = (unnamed_split(manifest), 0);
     for row in manifest.rows() {
-        let name = split_of(&row);
+        let Some(name) = row.split().or(unnamed) else {
+            no_split += 1;
+            continue;
+        };
         let split = splits.entry(name.to_owned()).or_default();
         split.rows += 1;
         split.labelled += usize::from(row.label().is_some());
@@ -139,6 +145,7 @@ fn inspect(manifest: &Manifest, reports: &BTreeMap<&str, FileReport>) -> Inspect
         classes: manifest.classes().len(),
         other_columns: manifest.other_columns().map(str::to_owned).collect(),
         splits,
+        no_split,
         shared: shared
             .map(|(name, splits)| (name, splits.into_iter().map(str::to_owned).collect()))
             .collect(),
@@ -169,6 +176,9 @@ fn text(inspection: &Inspection) -> String {
         for (what, counts) in [("sizes", &split.sizes), ("codecs", &split.codecs), ("fps", &split.fps)] {
             line(format_args!("  {what:<9} {}", most_frequent(counts)));
         }
+    }
+    if inspection.no_split > 0 {
+        line(format_args!("no split: {} rows, used by no command that names one", inspection.no_split));
     }
     let mut list = |title: &str, entries: Vec<String>| {
         if !entries.is_empty() {
@@ -208,8 +218,10 @@ fn page(manifest: &Manifest, inspection: &Inspection, folder: &Path, count: usiz
         escape(&manifest.file().to_string_lossy()),
         escape(&text(inspection))
     );
+    let unnamed = unnamed_split(manifest);
     for split in inspection.splits.keys() {
-        let rows: Vec<Row<'_>> = manifest.rows().filter(|row| split_of(row) == split).collect();
+        let rows: Vec<Row<'_>> =
+            manifest.rows().filter(|row| row.split().or(unnamed) == Some(split)).collect();
         html += &format!("<h2>{}</h2>", escape(split));
         for row in rows.iter().step_by(rows.len().div_ceil(count.max(1)).max(1)) {
             let name = format!("{:07}.png", row.index());
@@ -246,13 +258,37 @@ fn thumbnail(row: &Row<'_>, picture: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_video_in_two_splits_is_named() {
+    /// What is inspected of a manifest with these rows; its videos are not there.
+    fn inspected(rows: &str) -> (Inspection, Manifest, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("m.csv");
-        std::fs::write(&file, "path,split\na/one.mp4,train\nb/One.avi,test\na/two.mp4,train\n").unwrap();
+        std::fs::write(&file, rows).unwrap();
         let manifest = Manifest::load(&file).unwrap();
-        let inspection = inspect(&manifest, &headers(&manifest));
+        (inspect(&manifest, &headers(&manifest)), manifest, dir)
+    }
+
+    /// They were counted as "train", which no command takes them for.
+    #[test]
+    fn rows_without_a_split_are_counted_apart() {
+        for (rows, train, none) in [
+            ("path,split\na.mp4,train\nb.mp4,\nb.mp4,\na/b.mp4,train\n", 2, 2),
+            ("path,split\na.mp4,test\nb.mp4,\n", 0, 1),
+            ("path,split\na.mp4,\nb.mp4,\n", 0, 2),
+            ("path\na.mp4\nb.mp4\n", 2, 0),
+        ] {
+            let (inspection, manifest, _dir) = inspected(rows);
+            assert_eq!(inspection.splits.get("train").map_or(0, |split| split.rows), train, "{rows}");
+            assert_eq!(manifest.split("train").map_or(0, |rows| rows.len()), train, "{rows}");
+            assert_eq!(inspection.no_split, none, "{rows}");
+            assert!(inspection.shared.is_empty(), "{rows}");
+            let line = format!("no split: {none} rows, used by no command that names one\n");
+            assert_eq!(text(&inspection).contains(&line), none > 0, "{rows}");
+        }
+    }
+
+    #[test]
+    fn a_video_in_two_splits_is_named() {
+        let (inspection, ..) = inspected("path,split\na/one.mp4,train\nb/One.avi,test\na/two.mp4,train\n");
         assert_eq!(inspection.shared.keys().collect::<Vec<_>>(), ["one"]);
         assert_eq!(inspection.unreadable.len(), 3);
         let text = text(&inspection);

@@ -2,7 +2,10 @@
 
 mod bench;
 mod check;
+mod clean;
+mod copy_settings;
 mod inspect;
+mod matrix;
 mod synth;
 mod transcode;
 

@@ -12,14 +12,16 @@ use serde::Serialize;
 use tgm_data::manifest::{Manifest, write_manifest};
 use tgm_video::{Crop, ReadOptions, Sampling, VideoFile, VideoReader, View};
 
-use super::ManifestArgs;
+use super::copy_settings::CopySettings;
+use super::{ManifestArgs, matrix};
 use crate::commands::median;
 use crate::progress::Progress;
 
 /// Copy the videos of a manifest in a form that decodes fast: H.264 of small frames, short groups of pictures, no sound.
 ///
-/// Time stamps and the number of frames stay, and are compared. Videos that are there already are not made again. Needs
-/// the `ffmpeg` program. Keep the originals for final evaluations: this is one more lossy encoding.
+/// Time stamps and the number of frames stay, and are compared. Videos that are there already are not made again; how they were
+/// made is kept in transcode.toml beside them. Needs the programs `ffmpeg` and `ffprobe`. Keep the originals for final evaluations:
+/// this is one more lossy encoding.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +32,7 @@ pub(in crate::commands) struct Args {
     data: ManifestArgs,
     /// Folder to write to.
     out: PathBuf,
-    /// Shorter side of the pictures; smaller ones stay as they are.
+    /// Shorter side of the pictures, an even number; smaller ones stay as they are.
     #[arg(long, default_value_t = 256)]
     short_side: u32,
     /// Most frames from one key frame to the next.
@@ -39,6 +41,9 @@ pub(in crate::commands) struct Args {
     /// Quality: 18 looks lossless, 23 is x264's default.
     #[arg(long, default_value_t = 20)]
     crf: u8,
+    /// Longest time in seconds that one file may take to open or to read.
+    #[arg(long, default_value_t = ReadOptions::default().max_seconds)]
+    max_seconds: f64,
     /// Write the numbers to a file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -58,6 +63,9 @@ struct Gain {
 const MEASURED: usize = 12;
 
 pub(super) fn run(args: Args) -> Result<()> {
+    let settings = CopySettings { short_side: args.short_side, gop: args.gop, crf: args.crf };
+    settings.validate()?;
+    let options = ReadOptions { max_seconds: args.max_seconds, ..ReadOptions::default() };
     let manifest = args.data.load()?;
     let files: BTreeMap<&str, VideoFile> = manifest.rows().map(|row| (row.path(), row.video())).collect();
     let files: Vec<(&str, VideoFile, PathBuf)> = files
@@ -72,11 +80,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         bail!("two videos would both become {}; rename one of them", pair[0].display());
     }
+    let claimed = settings.claim(&args.out)?;
     let (progress, done) = (Progress::new("transcode", files.len() as u64), AtomicU64::new(0));
     let outcomes: Vec<(&str, Option<String>)> = files
         .par_iter()
         .map(|(path, file, target)| {
-            let outcome = if target.exists() { Ok(()) } else { transcode(&args, file, target) };
+            let outcome = if target.exists() { Ok(()) } else { transcode(&settings, &options, file, target) };
             progress.set(done.fetch_add(1, Ordering::Relaxed) + 1);
             (*path, outcome.err().map(|error| format!("{error:#}")))
         })
@@ -87,11 +96,15 @@ pub(super) fn run(args: Args) -> Result<()> {
     for (path, problem) in &bad {
         println!("{path}: {problem}");
     }
-    ensure!(bad.len() < files.len(), "not one video could be transcoded");
+    if bad.len() == files.len() {
+        // Without copies there is nothing that other settings would not fit.
+        let _ = claimed.map(std::fs::remove_file);
+        bail!("not one video could be transcoded");
+    }
     write_rows(&manifest, &args.out, &|path| bad.contains_key(path))?;
     let good: Vec<_> = files.iter().filter(|(path, ..)| !bad.contains_key(path)).collect();
     let bytes = |file: VideoFile| file.length().unwrap_or(0);
-    let (before, after) = gain(&good);
+    let (before, after) = gain(&good, &options);
     let gain = Gain {
         files: files.len(),
         bad: bad.len(),
@@ -125,28 +138,33 @@ fn target(out: &Path, path: &str) -> PathBuf {
 }
 
 /// Transcodes beside the place and renames, once the copy has been found to have the same frames at the same times.
-fn transcode(args: &Args, file: &VideoFile, target: &Path) -> Result<()> {
-    let source = VideoReader::open(file, &ReadOptions::default())?;
+fn transcode(settings: &CopySettings, options: &ReadOptions, file: &VideoFile, target: &Path) -> Result<()> {
+    let source = VideoReader::open(file, options)?;
     let folder = target.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let beside = target.with_extension("part.mp4");
-    let (side, stream) = (args.short_side, source.probe().stream);
-    let scale = format!(
+    let (side, stream) = (settings.short_side, source.probe().stream);
+    let mut filter = format!(
         "scale='if(gt(iw,ih),-2,min({side},trunc(iw/2)*2))':'if(gt(iw,ih),min({side},trunc(ih/2)*2),-2)'"
     );
+    if let Some(matrix) = matrix::unstated(file, source.probe())? {
+        // Said of both sides it converts nothing but RGB, which has no matrix yet.
+        filter +=
+            &format!(":in_color_matrix={matrix}:out_color_matrix={matrix},setparams=colorspace={matrix}");
+    }
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-y", "-i"])
         .arg(file.ffmpeg_url())
-        .args(["-map", &format!("0:{stream}"), "-vf", &scale, "-c:v", "libx264", "-threads", "1"])
-        .args(["-preset", "medium", "-tune", "fastdecode", "-crf", &args.crf.to_string()])
-        .args(["-g", &args.gop.to_string(), "-pix_fmt", "yuv420p", "-fps_mode", "passthrough"])
+        .args(["-map", &format!("0:{stream}"), "-vf", &filter, "-c:v", "libx264", "-threads", "1"])
+        .args(["-preset", "medium", "-tune", "fastdecode", "-crf", &settings.crf.to_string()])
+        .args(["-g", &settings.gop.to_string(), "-pix_fmt", "yuv420p", "-fps_mode", "passthrough"])
         .args(["-enc_time_base", "-1", "-movflags", "+faststart"])
         .arg(&beside)
         .output()
         .context("cannot start the program `ffmpeg`; install it (Debian, Ubuntu: apt install ffmpeg)")?;
     let said = String::from_utf8_lossy(&output.stderr);
     let made = if output.status.success() {
-        ensure_same_times(&source, &beside)
+        ensure_same_times(&source, &beside, options)
             .and_then(|()| std::fs::rename(&beside, target).with_context(|| target.display().to_string()))
     } else {
         Err(anyhow::anyhow!("ffmpeg: {}", said.lines().next().unwrap_or("failed without a word")))
@@ -161,8 +179,8 @@ fn transcode(args: &Args, file: &VideoFile, target: &Path) -> Result<()> {
 /// Half a frame of the fastest camera.
 const SAME_TIME: f64 = 0.002;
 
-fn ensure_same_times(source: &VideoReader, copy: &Path) -> Result<()> {
-    let copy = VideoReader::open(copy, &ReadOptions::default())?;
+fn ensure_same_times(source: &VideoReader, copy: &Path, options: &ReadOptions) -> Result<()> {
+    let copy = VideoReader::open(copy, options)?;
     let (source, copy) = (source.index(), copy.index());
     ensure!(copy.len() == source.len(), "the copy has {} frames and not {}", copy.len(), source.len());
     let differs = (0..source.len()).find(|&frame| {
@@ -186,21 +204,21 @@ fn write_rows(manifest: &Manifest, out: &Path, is_bad: &dyn Fn(&str) -> bool) ->
 }
 
 /// Median milliseconds of a clip of 16 frames of 224², from the originals and from the copies, one thread.
-fn gain(files: &[&(&str, VideoFile, PathBuf)]) -> (Option<f64>, Option<f64>) {
+fn gain(files: &[&(&str, VideoFile, PathBuf)], options: &ReadOptions) -> (Option<f64>, Option<f64>) {
     let step = files.len().div_ceil(MEASURED).max(1);
     let measured: Vec<_> = files.iter().step_by(step).collect();
     let times = |choose: &dyn Fn(&(&str, VideoFile, PathBuf)) -> VideoFile| {
-        median(measured.iter().filter_map(|file| clip_ms(&choose(file)).ok()).collect())
+        median(measured.iter().filter_map(|file| clip_ms(&choose(file), options).ok()).collect())
     };
     (times(&|(_, file, _)| file.clone()), times(&|(_, _, target)| target.into()))
 }
 
 /// The best of three readings of a video's middle clip.
-fn clip_ms(file: &VideoFile) -> Result<f64> {
+fn clip_ms(file: &VideoFile, options: &ReadOptions) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let begun = Instant::now();
-        let mut reader = VideoReader::open(file, &ReadOptions::default())?;
+        let mut reader = VideoReader::open(file, options)?;
         let frames = Sampling::Dense { frames: 16, stride: 4 }.test_view(reader.index().len(), 0, 1);
         let (width, height) = (reader.probe().width, reader.probe().height);
         let crop =
