@@ -3,7 +3,7 @@
     python decode.py SPEC.json PEER
 
 SPEC: {"clips": [{"path": …, "frames": [16 numbers], "crop": [x, y, width, height]}], "size": 224, "tubelets": bool}. For every line on standard
-input all clips are made once and `[{"cpu": seconds, "wall": seconds, "value": mean pixel}, …]` is written. `value` lets the caller see that
+input all clips are made once and `{"clips": [{"cpu": seconds, "wall": seconds, "value": mean pixel}, …]}` is written. `value` lets the caller see that
 the same frames were decoded. PEER: torchcodec, torchcodec-approximate, decord or pyav.
 """
 
@@ -95,7 +95,7 @@ def main():
             wall = time.perf_counter() - begun[0]
             cpu = time.process_time() - begun[1]
             made.append({"cpu": cpu, "wall": wall, "value": video.float().mean().item()})
-        print(json.dumps(made), flush=True)
+        print(json.dumps({"clips": made}), flush=True)
 
 
 if __name__ == "__main__":

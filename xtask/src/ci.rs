@@ -13,23 +13,28 @@ use crate::{layers, tidy};
 /// Where the smoke run of the demo writes.
 const DEMO: &str = "target/ci-demo";
 
-/// A step has a name and does something.
-type Step = (&'static str, fn() -> Result);
+/// A step has a name and does something; false when it was left out.
+type Step = (&'static str, fn() -> Result<bool>);
 
 const STEPS: &[Step] = &[
-    ("fmt", || spoken(&mut cargo(["fmt", "--all", "--check"]))),
-    ("tidy", tidy::tidy),
-    ("layers", layers::layers),
+    ("fmt", || spoken(&mut cargo(["fmt", "--all", "--check"])).map(done)),
+    ("tidy", || tidy::tidy().map(done)),
+    ("layers", || layers::layers().map(done)),
     ("deny", deny),
-    ("alone", alone),
+    ("alone", || alone().map(done)),
     ("clippy", || {
-        spoken(&mut cargo(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        let targets = ["--workspace", "--all-targets", "--", "-D", "warnings"];
+        spoken(cargo(["clippy", "--locked"]).args(targets)).map(done)
     }),
-    ("doc", || spoken(&mut doc_command())),
-    ("demo", demo),
+    ("doc", || spoken(&mut doc_command()).map(done)),
+    ("demo", || demo().map(done)),
     // By its public name: the command that the README tells everyone to run.
-    ("test", || spoken(&mut cargo(["xtask", "test"]))),
+    ("test", || spoken(&mut cargo(["xtask", "test"])).map(done)),
 ];
+
+fn done((): ()) -> bool {
+    true
+}
 
 /// Runs all steps.
 pub fn ci() -> Result {
@@ -38,10 +43,10 @@ pub fn ci() -> Result {
     for (name, step) in STEPS {
         println!("\n=== {name}");
         let begin = Instant::now();
-        step().map_err(|failure| failure.at(&format!("ci stopped at `{name}`")))?;
-        let time = seconds(begin.elapsed());
-        println!("=== {name}: ok in {time}");
-        times.push(format!("{name} {time}"));
+        let done = step().map_err(|failure| failure.at(&format!("ci stopped at `{name}`")))?;
+        let outcome = if done { format!("ok in {}", seconds(begin.elapsed())) } else { "skipped".into() };
+        println!("=== {name}: {outcome}");
+        times.push(format!("{name} {}", outcome.trim_start_matches("ok in ")));
     }
     println!("ci: ok in {} ({})", seconds(begin.elapsed()), times.join(", "));
     Ok(())
@@ -56,15 +61,16 @@ fn spoken(command: &mut Command) -> Result {
 /// Licences, sources and duplicate versions of the dependencies, by cargo-deny, which is not installed
 /// everywhere and takes minutes to build. Security advisories are not checked: their database is a
 /// repository that builds without full network access cannot fetch.
-fn deny() -> Result {
+fn deny() -> Result<bool> {
     if !succeeds(&mut cargo(["deny", "--version"])) {
         if env::var_os("TGM_CI_DENY").is_none_or(|value| value != "1") {
-            println!("skipped: cargo-deny is not installed; TGM_CI_DENY=1 installs it");
-            return Ok(());
+            println!("cargo-deny is not installed; TGM_CI_DENY=1 installs it");
+            return Ok(false);
         }
         spoken(&mut cargo(["install", "cargo-deny", "--locked"]))?;
     }
     spoken(&mut cargo(["deny", "--locked", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))
+        .map(done)
 }
 
 /// Each crate by itself: in a build of the whole workspace a crate may lean on features that only its
@@ -76,14 +82,15 @@ fn alone() -> Result {
     Ok(())
 }
 
-/// The README's first command, cut short.
+/// The README's first command, cut short, and gone on with by the one that a scheduler repeats.
 fn demo() -> Result {
     if let Err(error) = fs::remove_dir_all(root().join(DEMO))
         && error.kind() != io::ErrorKind::NotFound
     {
         return Err(Failure::new(format!("cannot remove {DEMO}: {error}")));
     }
-    spoken(&mut cargo(["xtask", "pretrain", "--steps", "20", "--out", DEMO]))
+    spoken(&mut cargo(["xtask", "pretrain", "--steps", "20", "--out", DEMO]))?;
+    spoken(&mut cargo(["xtask", "pretrain", "--steps", "22", "--out", DEMO, "--auto-resume"]))
 }
 
 fn seconds(time: Duration) -> String {

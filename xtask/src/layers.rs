@@ -7,17 +7,24 @@ use crate::command::{Failure, Result, cargo, output, root};
 const HEAVY: &[&str] = &["candle", "ffmpeg", "video-rs"];
 const CANDLE: &[&str] = &["candle"];
 const FFMPEG: &[&str] = &["ffmpeg", "video-rs"];
+const TEXT: &[&str] = &["ffmpeg", "video-rs", "tgm-clip"];
+const MODELS: &[&str] = &["ffmpeg", "video-rs", "tgm-video", "tgm-mae", "tgm-clip"];
+const MASKS: &[&str] = &["candle", "tgm-masking"];
+const MASKS_AND_VIDEO: &[&str] = &["ffmpeg", "video-rs", "tgm-masking", "tgm-video"];
+const PRETRAINING: &[&str] = &["tgm-train", "tgm-contrastive"];
 
 /// A crate, and the beginnings of the package names that must not appear anywhere below it.
 const FREE_OF: &[(&str, &[&str])] = &[
     ("xtask", HEAVY),
     ("tgm-random", HEAVY),
     ("tgm-masking", HEAVY),
-    ("tgm-video", CANDLE),
-    ("tgm-ops", FFMPEG),
-    ("tgm-mae", FFMPEG),
-    ("tgm-contrastive", FFMPEG),
+    ("tgm-video", MASKS),
+    ("tgm-ops", MODELS),
+    ("tgm-mae", TEXT),
+    ("tgm-contrastive", MASKS_AND_VIDEO),
     ("tgm-clip", FFMPEG),
+    ("tgm-data", CANDLE),
+    ("tgm-eval", PRETRAINING),
 ];
 
 /// Checks the dependencies of every crate above.

@@ -14,6 +14,8 @@ use crate::score_cache;
 /// # Errors
 /// As [`render`], and when the scores cannot be made.
 pub fn prepare(config: &mut Config, folder: &Path) -> Result<()> {
+    // The run can be gone on with from any folder.
+    let folder = std::path::absolute(folder)?;
     config.data.manifest = Some(render(&folder.join("world"), &world())?);
     if config.masking.needs_scores() && config.text.cache.is_none() {
         let cache = folder.join("scores");

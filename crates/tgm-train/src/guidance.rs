@@ -38,9 +38,12 @@ impl Guide {
     /// Loads the CLIP if masking or loss need one, and opens the score cache if there is one for these clips.
     ///
     /// # Errors
-    /// When the CLIP cannot be loaded, or the cache is of another model or made with other options.
+    /// When a clip has no caption, the CLIP cannot be loaded, or the cache is of another model or made with other options.
     pub fn new(config: &Config, data: &Subset, device: &Device) -> Result<Self> {
         let wanted = config.contrastive.enabled || config.masking.needs_scores();
+        if wanted {
+            require_captions(data)?;
+        }
         let clip = if wanted { Some(load_clip(&config.text, device)?) } else { None };
         let cached = match (&clip, &config.text.cache) {
             (Some(clip), Some(folder)) if config.masking.needs_scores() => {
@@ -147,6 +150,23 @@ impl Guide {
         self.embeddings.insert(caption.clone(), embedding.clone());
         Ok(embedding)
     }
+}
+
+/// Refuses data in which a clip lacks a caption, before a run meets it in the middle.
+fn require_captions(data: &Subset) -> Result<()> {
+    let manifest = data.manifest();
+    let rows = data.rows().iter().map(|&row| manifest.row(row as usize));
+    let mut without = rows.filter(|row| row.captions().next().is_none());
+    let Some(first) = without.next() else { return Ok(()) };
+    bail!(
+        "{}:{}: row without a caption (`{}`), as are {} of {}; text-guided masking and the contrastive loss need the manifest's \
+         column `caption` filled (`tgm caption` writes captions), or use --masking tube --contrastive off",
+        manifest.file().display(),
+        first.line(),
+        first.path(),
+        1 + without.count(),
+        data.rows().len()
+    )
 }
 
 /// What CLIP says about the clip itself, without a cache: the score map for a caption's embedding `[E]`.

@@ -1,11 +1,8 @@
 //! Probes of an encoder on labelled clips, and the table that they end in.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use serde::Serialize;
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset};
-use tgm_data::manifest::Manifest;
 use tgm_eval::linear::logistic;
 use tgm_eval::pass::encode_labelled;
 use tgm_eval::{Evaluation, Features, Protocol, Readout, Report, bootstrap, evaluate, knn};
@@ -14,10 +11,10 @@ use tgm_ops::Pooling;
 use tgm_random::Streams;
 
 use crate::config::{Config, ConfigError};
-use crate::evaluation::data::Task;
+use crate::evaluation::data::{Task, check_disjoint};
 use crate::model_io::{ONE_VIEW, random_encoder};
 use crate::progress::Progress;
-use crate::run_data::subset;
+use crate::run_data::{load_manifest, subset};
 use crate::watch::ProbeLine;
 
 /// Train and test clips with labels.
@@ -46,16 +43,17 @@ impl LabelledClips {
     /// The clips of a run's manifest, when it has labels and both splits.
     ///
     /// # Errors
-    /// When the manifest cannot be read, or a clip lacks a label that others have.
+    /// When the manifest cannot be read, a clip is in both splits, or one lacks a label that others have.
     pub fn of(config: &Config) -> Result<Option<Self>> {
         let Some(path) = &config.data.manifest else { return Ok(None) };
-        let manifest = Arc::new(Manifest::load(path)?);
+        let manifest = load_manifest(path, config.data.allow_outside)?;
         let has_split = |name: &String| manifest.split_names().contains(name);
         let data = &config.data;
         if !has_split(&data.train_split) || !has_split(&data.test_split) {
             return Ok(None);
         }
         let (train, test) = (subset(&manifest, &data.train_split)?, subset(&manifest, &data.test_split)?);
+        check_disjoint(&train, &test, [&data.train_split, &data.test_split])?;
         let columns = manifest.columns();
         let known = data.labels.iter().filter(|label| columns.contains(label));
         let tasks = known.map(|label| Task::of_column(label, [&train, &test])).collect::<Result<Vec<_>>>()?;

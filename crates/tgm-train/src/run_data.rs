@@ -1,10 +1,11 @@
 //! The data of a run.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tgm_data::loader::Subset;
-use tgm_data::manifest::Manifest;
+use tgm_data::manifest::{Manifest, ManifestOptions};
 
 use crate::checkpoint::DataPrint;
 use crate::config::{Config, ConfigError};
@@ -19,8 +20,17 @@ pub fn training_data(config: &Config) -> Result<Subset> {
             "no data: give --data MANIFEST (CSV or JSON Lines with a column `path`) or --data FOLDER";
         return Err(ConfigError(config.into()).into());
     };
-    let manifest = Arc::new(Manifest::load(path)?);
+    let manifest = load_manifest(path, config.data.allow_outside)?;
     subset(&manifest, &config.data.train_split)
+}
+
+/// Reads a manifest whose paths stay in its folder, or may lie anywhere.
+///
+/// # Errors
+/// As [`Manifest::load`].
+pub fn load_manifest(file: &Path, allow_outside: bool) -> Result<Arc<Manifest>> {
+    let options = ManifestOptions { allow_outside, ..ManifestOptions::default() };
+    Ok(Arc::new(Manifest::load_with(file, &options)?))
 }
 
 /// A split, or all rows of a manifest that has none.

@@ -85,7 +85,7 @@ fn latest_and_best_are_links_that_other_commands_take() {
 fn a_second_run_into_the_same_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (_, out) = two_steps(dir.path());
-    let arguments = ["pretrain", "--out", text(&out), "--resume", "--steps", "100000"];
+    let arguments = ["pretrain", "--out", text(&out), "--resume", "--steps", "2000"];
     let mut first = command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let metrics = out.join("metrics.jsonl");
     while fs::read_to_string(&metrics).unwrap().lines().count() < 3 {
@@ -238,7 +238,7 @@ fn a_folder_that_is_deleted_meanwhile_is_an_error_and_does_not_come_back_empty()
     let dir = tempfile::tempdir().unwrap();
     let manifest = unlabelled(dir.path());
     let out = dir.path().join("run");
-    let options = ["--masking", "tube", "--steps", "100000", "--set", "output.checkpoint_every=0"];
+    let options = ["--masking", "tube", "--steps", "2000", "--set", "output.checkpoint_every=0"];
     let arguments = tiny(text(&manifest), &out, &[&options[..], &["--set", "output.log_every=1"]].concat());
     let child = command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while fs::metadata(out.join("metrics.jsonl")).map_or(0, |m| m.len()) == 0 {

@@ -54,6 +54,22 @@ fn a_table_has_a_line_per_arm_beside_its_baselines_and_finished_runs_stay() {
 }
 
 #[test]
+fn a_run_that_was_interrupted_while_it_was_probed_keeps_its_losses() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("killed");
+    ok(&arguments(&out, &["--seeds", "1"]));
+    let losses = || {
+        let row = tables(&out)[0]["rows"][2].clone();
+        ["masked_loss", "contrastive"].map(|loss| row[loss].clone())
+    };
+    let before = losses();
+    fs::remove_file(out.join("runs/moving-frame/text-joint-s0/result.json")).unwrap();
+    ok(&arguments(&out, &["--seeds", "1"]));
+    assert!(before[0].is_f64() && before[1].is_f64());
+    assert_eq!(losses(), before);
+}
+
+#[test]
 fn two_processes_share_the_runs_of_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("shared");

@@ -109,6 +109,16 @@ pub fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
     sync_folder(folder)
 }
 
+/// Adds to a checkpoint how good it is.
+///
+/// # Errors
+/// When its state cannot be read or written.
+pub fn rate(place: &Path, score: Score) -> Result<()> {
+    let state = State { score: Some(score), ..read(place)? };
+    let text = serde_json::to_string_pretty(&state)?;
+    crate::run_dir::write_atomically(&place.join(state::STATE), text.as_bytes())
+}
+
 fn publish(folder: &Path, beside: &Path, place: &Path) -> Result<()> {
     if place.exists() {
         shelf::discard(place)?;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use tgm_clip::ModelSource;
 use tgm_clip::captioner::{CaptionOptions, Captioner};
-use tgm_data::manifest::Manifest;
 
 use crate::captioning::{Captioned, caption};
+use crate::run_data::load_manifest;
 
 /// Describe videos that have no caption: BLIP looks at three evenly spaced frames of each.
 ///
@@ -23,6 +23,9 @@ pub(super) struct Args {
     /// The videos.
     #[arg(long, value_name = "MANIFEST")]
     data: PathBuf,
+    /// Accept absolute paths in the manifest, and paths that leave its folder.
+    #[arg(long)]
+    allow_outside: bool,
     /// The manifest to write: CSV, or JSON Lines when named .jsonl. All other columns are kept.
     #[arg(long, value_name = "MANIFEST")]
     out: PathBuf,
@@ -36,7 +39,7 @@ pub(super) struct Args {
     #[arg(long)]
     replace: bool,
     /// Write the counts to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 
@@ -45,7 +48,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(model) => model.parse::<ModelSource>().with_context(|| format!("--model {model}"))?,
         None => ModelSource::blip_base(),
     };
-    let manifest = Manifest::load(&args.data)?;
+    let manifest = load_manifest(&args.data, args.allow_outside)?;
     let captioner = Captioner::load(&source, &Device::Cpu)?;
     let options = CaptionOptions { max_new_tokens: args.max_tokens };
     let captioned = caption(&manifest, &captioner, &options, args.replace, &args.out)?;

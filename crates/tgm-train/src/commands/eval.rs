@@ -1,25 +1,23 @@
 //! `tgm eval`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 use tgm_data::dataset::{Check, Dataset};
-use tgm_data::manifest::Manifest;
 use tgm_eval::{joint, retrieval, zero_shot};
 use tgm_mae::Checkpoint;
 use tgm_random::Streams;
 
 use crate::config::{self, ConfigError, EvalConfig, ProtocolName, Readout, Recipe};
-use crate::evaluation::data::{Choices, EvalData, LABEL, Task, layouts, print_check};
+use crate::evaluation::data::{Choices, EvalData, LABEL, Task, check_disjoint, layouts, print_check};
 use crate::evaluation::frozen::{self, knn_protocol, linear_protocol};
 use crate::evaluation::outcome::{Outcome, OverSeeds, Record, print_action};
 use crate::evaluation::{page, supervised, text};
 use crate::model_io;
 use crate::probe::Row;
-use crate::run_data::subset;
+use crate::run_data::{load_manifest, subset};
 
 /// Score an encoder on labelled clips, beside chance, the majority class, a randomly initialised encoder and a
 /// pixel-difference baseline.
@@ -41,6 +39,9 @@ pub(super) struct Args {
     /// The manifest (columns `path`, `split`, `label`; or tar shards with these in their JSON), or the folder of the data set.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
+    /// Accept absolute paths in the manifest, and paths that leave its folder.
+    #[arg(long)]
+    allow_outside: bool,
     /// A run, one of its checkpoints, a Hugging Face VideoMAE folder, or an original .pth file.
     #[arg(long, value_name = "PATH", required_unless_present = "check")]
     checkpoint: Option<PathBuf>,
@@ -114,7 +115,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write the whole report to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 
@@ -279,6 +280,7 @@ fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec
         views: config.views,
         crops: config.crops,
         allow_bad: args.allow_bad,
+        allow_outside: args.allow_outside,
         workers: args.workers,
     };
     let Some(dataset) = args.dataset.official() else {
@@ -287,7 +289,12 @@ fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec
             "--split is for official splits; a manifest has --train-split and --test-split"
         );
         let splits = [args.train_split.as_str(), args.test_split.as_str()];
-        return Ok(vec![EvalData::of_manifest(&args.data, splits, &args.label, clip, choices)?]);
+        let data = EvalData::of_manifest(&args.data, splits, &args.label, clip, choices)?;
+        // The others fit nothing.
+        if !matches!(config.protocol, ProtocolName::ZeroShot | ProtocolName::Retrieval) {
+            data.check_disjoint(splits)?;
+        }
+        return Ok(vec![data]);
     };
     let layouts = layouts(dataset, &args.data, args.split, args.allow_partial)?;
     layouts.iter().map(|layout| EvalData::of_layout(layout, clip.clone(), choices)).collect()
@@ -363,13 +370,16 @@ fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, title: &str) -> 
 
 fn check(args: &Args) -> Result<()> {
     let Some(dataset) = args.dataset.official() else {
-        let manifest = Arc::new(Manifest::load(&args.data)?);
+        let manifest = load_manifest(&args.data, args.allow_outside)?;
         let mut parts = Vec::new();
         for split in [&args.train_split, &args.test_split] {
             let part = subset(&manifest, split)?;
             manifest.check_files(part.rows())?;
             println!("  ok      {split:<18} {:>8} clips", part.rows().len());
             parts.push(part);
+        }
+        if !matches!(args.protocol, Some(ProtocolName::ZeroShot | ProtocolName::Retrieval)) {
+            check_disjoint(&parts[0], &parts[1], [&args.train_split, &args.test_split])?;
         }
         for label in &args.label {
             let task = Task::of_column(label, [&parts[0], &parts[1]])?;

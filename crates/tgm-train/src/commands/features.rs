@@ -1,21 +1,20 @@
 //! `tgm features`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset, TestViews};
-use tgm_data::manifest::Manifest;
 use tgm_eval::Readout;
 use tgm_eval::pass::encode;
 use tgm_eval::store::{About, Digest, Entry, Writer};
 use tgm_ops::Params;
 use tgm_ops::Pooling;
 
+use crate::evaluation::data::rows_digest;
 use crate::model_io;
 use crate::progress::Progress;
-use crate::run_data::subset;
+use crate::run_data::{load_manifest, subset};
 
 /// Encode every video of a manifest and write the features as one safetensors file.
 ///
@@ -36,6 +35,9 @@ pub(super) struct Args {
     /// The manifest; labels are optional.
     #[arg(long, value_name = "MANIFEST")]
     data: PathBuf,
+    /// Accept absolute paths in the manifest, and paths that leave its folder.
+    #[arg(long)]
+    allow_outside: bool,
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -52,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 0)]
     workers: usize,
     /// Write what was done to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 
@@ -71,7 +73,7 @@ struct Output<'a> {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let checkpoint = model_io::open(&args.checkpoint)?;
-    let manifest = Arc::new(Manifest::load(&args.data)?);
+    let manifest = load_manifest(&args.data, args.allow_outside)?;
     let data = match &args.split {
         Some(split) => subset(&manifest, split)?,
         None => Subset::new(manifest.clone(), (0..manifest.len() as u32).collect())?,
@@ -79,9 +81,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     let clip = ClipConfig { motion: MotionSource::None, ..model_io::clip_config(&checkpoint)? };
     let views = TestViews { views: args.views, crops: args.crops };
     let (encoder, params) = model_io::encoder_with_params(&checkpoint)?;
+    let mut rows = Digest::default();
+    rows_digest(&data, &mut rows);
     let about = About {
         encoder: digest_of(&params)?,
-        data: digest_of_rows(&data),
+        data: rows.text(),
         clip: serde_json::to_string(&clip)?,
         views: (views.views, views.crops),
         dim: checkpoint.config.encoder.dim,
@@ -141,14 +145,4 @@ fn digest_of(params: &Params) -> Result<String> {
         digest.floats(&var.flatten_all()?.to_vec1::<f32>()?);
     }
     Ok(digest.text())
-}
-
-fn digest_of_rows(data: &Subset) -> String {
-    let mut digest = Digest::default();
-    for &row in data.rows() {
-        let row = data.manifest().row(row as usize);
-        digest.bytes(row.video().name().as_os_str().as_encoded_bytes());
-        digest.bytes(format!("{:?} {:?} {:?}", row.label_name(), row.start(), row.end()).as_bytes());
-    }
-    digest.text()
 }

@@ -16,6 +16,7 @@ mod score;
 mod shell;
 mod viz;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -153,6 +154,17 @@ fn one_line(error: &anyhow::Error) -> String {
         }
     }
     line
+}
+
+/// The file of `--json`: that its folder is missing is better known before hours of work than behind them.
+fn result_file(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => Err(format!("there is no folder {}", folder.display())),
+        _ if path.is_dir() => Err("it is a folder".into()),
+        _ => Ok(path),
+    }
 }
 
 /// Writes the numbers of a result where `--json` says.

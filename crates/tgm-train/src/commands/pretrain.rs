@@ -39,7 +39,10 @@ pub(super) struct Args {
     /// folder, whose videos' captions are the lines of text files of the same name; or tar shards, 'clips-{000..012}.tar'.
     #[arg(long, value_name = "MANIFEST|FOLDER|SHARDS")]
     data: Option<PathBuf>,
-    /// Which tubelets are hidden, with the strategy's default settings.
+    /// Accept absolute paths in the manifest, and paths that leave its folder.
+    #[arg(long)]
+    allow_outside: bool,
+    /// Which tubelets are hidden, with the strategy's default settings; `--set masking.KEY=VALUE` changes those.
     #[arg(long)]
     masking: Option<MaskingName>,
     /// The contrastive term of the loss.
@@ -67,7 +70,7 @@ pub(super) struct Args {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// Write the final numbers to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 
@@ -165,25 +168,64 @@ fn prepare(args: &Args, folder: &Path) -> Result<(Config, Option<RunDir>)> {
         _ => None,
     };
     let Some(run) = existing else {
-        let mut config = config::load(&args.config, &args.settings)?;
+        let mut config = with_masking(args, &|settings| config::load(&args.config, settings))?;
         apply(args, &mut config)?;
         return Ok((config, None));
     };
     let file = run.config_file();
     let text = std::fs::read_to_string(&file)?;
-    let stored = config::from_text(&file.display().to_string(), &text, &[])?;
+    let read = |settings: &[String]| config::from_text(&file.display().to_string(), &text, settings);
+    let mut stored = read(&[])?;
     // `--resume` alone keeps everything; `--auto-resume` is given what the run was started with once more.
     let mut config = if args.resume {
-        config::from_text(&file.display().to_string(), &text, &args.settings)?
+        with_masking(args, &read)?
     } else {
-        config::load(&args.config, &args.settings)?
+        with_masking(args, &|settings| config::load(&args.config, settings))?
     };
     if config.data.manifest.is_none() {
         config.data.manifest.clone_from(&stored.data.manifest);
+        // The demo makes its score maps, too.
+        if config.text.cache.is_none() {
+            config.text.cache.clone_from(&stored.text.cache);
+        }
     }
     apply(args, &mut config)?;
+    anchor(&mut stored)?;
     refuse_changes(folder, &stored, &config, args.allow_changes)?;
     Ok((config, Some(run)))
+}
+
+/// What `load` makes of the settings, with `--masking` between the configuration and them.
+fn with_masking(
+    args: &Args,
+    load: &dyn Fn(&[String]) -> Result<Config, ConfigError>,
+) -> Result<Config, ConfigError> {
+    let Some(name) = args.masking else { return load(&args.settings) };
+    let same = |masking: &Masking| std::mem::discriminant(masking) == std::mem::discriminant(&name.masking());
+    // The same strategy keeps the ratio that the configuration gives it.
+    let config = if same(&load(&[])?.masking) {
+        load(&args.settings)?
+    } else {
+        let table = toml::Value::try_from(name.masking()).map_err(|e| ConfigError(e.to_string()))?;
+        load(&[&[format!("masking={table}")], &args.settings[..]].concat())?
+    };
+    if !same(&config.masking) {
+        let name = name.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+        return Err(ConfigError(format!("--masking {name} and --set masking… ask for different strategies")));
+    }
+    Ok(config)
+}
+
+/// Makes paths absolute: a run can be gone on with from any folder.
+fn anchor(config: &mut Config) -> Result<()> {
+    for path in [&mut config.data.manifest, &mut config.text.cache].into_iter().flatten() {
+        *path = std::path::absolute(&*path)?;
+    }
+    // Anything else is the name of a model.
+    if Path::new(&config.text.model).is_dir() {
+        config.text.model = std::path::absolute(&config.text.model)?.display().to_string();
+    }
+    Ok(())
 }
 
 fn refuse_changes(folder: &Path, stored: &Config, config: &Config, allowed: bool) -> Result<()> {
@@ -205,9 +247,18 @@ fn refuse_changes(folder: &Path, stored: &Config, config: &Config, allowed: bool
 }
 
 /// Whether a difference changes nothing that is computed. The data itself is compared with what the checkpoint was trained
-/// on, wherever its manifest lies.
+/// on, wherever its manifest lies, and a score cache with the model and options that it shall be of.
 fn may_change(difference: &str) -> bool {
-    ["schedule.stop_at:", "output.", "loader.", "train.max_skipped:", "data.manifest:"]
+    let moved = difference.starts_with("text.cache:") && !difference.contains("(absent)");
+    moved
+        || [
+            "schedule.stop_at:",
+            "output.",
+            "loader.",
+            "train.max_skipped:",
+            "data.manifest:",
+            "data.allow_outside:",
+        ]
         .iter()
         .any(|key| difference.starts_with(key))
 }
@@ -215,14 +266,10 @@ fn may_change(difference: &str) -> bool {
 /// Puts the options of the command line into the configuration.
 fn apply(args: &Args, config: &mut Config) -> Result<()> {
     if let Some(path) = &args.data {
-        config.data.manifest = Some(std::path::absolute(path)?);
+        config.data.manifest = Some(path.clone());
     }
-    if let Some(name) = args.masking {
-        // The same strategy keeps the ratio that the configuration gives it.
-        if std::mem::discriminant(&name.masking()) != std::mem::discriminant(&config.masking) {
-            config.masking = name.masking();
-        }
-    }
+    config.data.allow_outside |= args.allow_outside;
+    anchor(config)?;
     if config.masking.needs_motion() && config.clip.motion == MotionSource::None {
         config.clip.motion = MotionSource::Auto;
     }

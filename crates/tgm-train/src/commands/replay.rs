@@ -17,7 +17,7 @@ pub(super) struct Args {
     /// The folder.
     folder: PathBuf,
     /// Write all numbers to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Args {
     #[arg(long)]
     list: bool,
     /// Write the tables to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 

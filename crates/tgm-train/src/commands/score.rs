@@ -1,18 +1,16 @@
 //! `tgm score`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::Device;
 use clap::ValueEnum;
 use tgm_clip::{PatchFeatures, Resample, ScoreOptions};
 use tgm_data::loader::Subset;
-use tgm_data::manifest::Manifest;
 
 use crate::config::{ConfigError, TextConfig};
 use crate::guidance::load_clip;
-use crate::run_data::subset;
+use crate::run_data::{load_manifest, subset};
 use crate::score_cache::{Filled, Rules, fill};
 
 /// Score every video's patches against its captions once, for training to read: CLIP then rests while you train.
@@ -28,6 +26,9 @@ pub(super) struct Args {
     /// The videos, with the column `caption` (and `caption_2`, …).
     #[arg(long, value_name = "MANIFEST")]
     data: PathBuf,
+    /// Accept absolute paths in the manifest, and paths that leave its folder.
+    #[arg(long)]
+    allow_outside: bool,
     /// The folder of the cache; one of the same model and options is continued.
     #[arg(long, value_name = "CACHE")]
     out: PathBuf,
@@ -50,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 2, value_name = "N")]
     every: usize,
     /// Write the counts to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 
@@ -78,7 +79,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(model) = &args.model {
         text.model.clone_from(model);
     }
-    let manifest = Arc::new(Manifest::load(&args.data)?);
+    let manifest = load_manifest(&args.data, args.allow_outside)?;
     manifest.require("caption")?;
     let data = match &args.split {
         Some(split) => subset(&manifest, split)?,

@@ -17,7 +17,7 @@ use crate::config::{self, ConfigError, TextConfig};
 use crate::guidance::load_clip;
 use crate::model_io::{self, ONE_VIEW};
 use crate::progress::Progress;
-use crate::run_data::subset;
+use crate::run_data::{load_manifest, subset};
 use crate::viz::{Model, Scene, View, write};
 
 /// Look at what guides the masks: frames, match with the caption, motion, every strategy's mask, reconstructions.
@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Clips of a manifest instead.
     #[arg(long, value_name = "MANIFEST")]
     data: Option<PathBuf>,
+    /// Accept absolute paths in the manifest, and paths that leave its folder.
+    #[arg(long)]
+    allow_outside: bool,
     /// With --data: only this split.
     #[arg(long, requires = "data")]
     split: Option<String>,
@@ -152,7 +155,7 @@ impl Args {
     /// The clips, from the manifest or as a manifest of the files given.
     fn clips(&self) -> Result<Subset> {
         let Some(manifest) = &self.data else { return self.videos() };
-        let manifest = Arc::new(Manifest::load(manifest)?);
+        let manifest = load_manifest(manifest, self.allow_outside)?;
         let all = match &self.split {
             Some(split) => subset(&manifest, split)?,
             None => Subset::new(manifest.clone(), (0..manifest.len() as u32).collect())?,

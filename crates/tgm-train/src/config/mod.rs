@@ -79,6 +79,8 @@ impl Default for Config {
 pub struct DataConfig {
     /// The manifest: CSV or JSON Lines with a column `path`; or a folder of videos, or tar shards. Set by `--data`.
     pub manifest: Option<PathBuf>,
+    /// Accept absolute paths in the manifest, and paths that leave its folder. Set by `--allow-outside`.
+    pub allow_outside: bool,
     /// The split to train on. A manifest without the column `split` is used whole.
     pub train_split: String,
     /// The split that probes score; needs labels.
@@ -91,6 +93,7 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             manifest: None,
+            allow_outside: false,
             train_split: "train".into(),
             test_split: "test".into(),
             labels: vec!["label".into()],

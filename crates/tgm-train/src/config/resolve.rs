@@ -129,10 +129,15 @@ impl Length {
         };
         let planned = ((schedule.length * steps_per_unit).round() as u64).max(1);
         let stop = if schedule.stop_at == 0 { planned } else { schedule.stop_at };
-        // A run that is told to go on beyond its schedule gets a longer one.
-        let total = planned.max(stop);
-        let warmup = ((schedule.warmup / schedule.length) * total as f64).round() as u64;
-        Ok(Self { total, warmup, stop })
+        if stop > planned {
+            // Stretched, it would jump back to high rates when a run at its end goes on.
+            return Err(ConfigError(format!(
+                "--steps (schedule.stop_at) = {stop} lies beyond the {planned} steps of the learning-rate schedule: give a longer \
+                 one, as with --set schedule.unit=steps --set schedule.length={stop}"
+            )));
+        }
+        let warmup = ((schedule.warmup / schedule.length) * planned as f64).round() as u64;
+        Ok(Self { total: planned, warmup, stop })
     }
 }
 
@@ -159,6 +164,17 @@ mod tests {
         let whole = Plan::new(&config, 480).unwrap().length;
         config.schedule.stop_at = 20;
         assert_eq!(Plan::new(&config, 480).unwrap().length, Length { stop: 20, ..whole });
+    }
+
+    #[test]
+    fn a_stop_beyond_the_schedule_is_refused_with_the_setting_that_allows_it() {
+        let mut config = load("demo", &[]).unwrap();
+        let planned = Plan::new(&config, 480).unwrap().length.total;
+        config.schedule.stop_at = planned + 1;
+        let error = Plan::new(&config, 480).unwrap_err().to_string();
+        assert!(error.contains(&format!("--set schedule.length={}", planned + 1)), "{error}");
+        config.schedule.stop_at = planned;
+        assert_eq!(Plan::new(&config, 480).unwrap().length.stop, planned);
     }
 
     #[test]

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use tgm_data::dataset::{Check, Dataset, Flip, Layout};
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset, TestViews};
-use tgm_data::manifest::{Manifest, Row};
+use tgm_data::manifest::Row;
 use tgm_eval::Features;
 use tgm_eval::Readout;
 use tgm_eval::pass::{Encoded, clip_id, encode_labelled};
+use tgm_eval::store::Digest;
 use tgm_mae::Encoder;
 use tgm_ops::Pooling;
 
+use crate::config::ConfigError;
 use crate::progress::Progress;
-use crate::run_data::subset;
+use crate::run_data::{load_manifest, subset};
 
 /// The column of a manifest that has its own place there.
 pub const LABEL: &str = "label";
@@ -105,6 +107,8 @@ pub struct Choices {
     pub crops: Option<usize>,
     /// Go on past bad test videos.
     pub allow_bad: bool,
+    /// Accept paths that leave the manifest's folder.
+    pub allow_outside: bool,
     /// Threads that decode.
     pub workers: usize,
 }
@@ -121,7 +125,7 @@ impl EvalData {
         clip: ClipConfig,
         choices: Choices,
     ) -> Result<Self> {
-        let manifest = Arc::new(Manifest::load(file)?);
+        let manifest = load_manifest(file, choices.allow_outside)?;
         let [train, test] = [subset(&manifest, splits[0])?, subset(&manifest, splits[1])?];
         let tasks = labels.iter().map(|label| Task::of_column(label.as_ref(), [&train, &test]));
         let tasks = tasks.collect::<Result<_>>()?;
@@ -220,11 +224,76 @@ impl EvalData {
         Ok(encode_labelled(encoders, readout, clips, first.classes.len(), &|id| first.label(id), done)?)
     }
 
+    /// [`check_disjoint`] of what is fitted on and what is scored; official lists were checked when they were read.
+    ///
+    /// # Errors
+    /// As [`check_disjoint`].
+    pub fn check_disjoint(&self, splits: [&str; 2]) -> Result<()> {
+        check_disjoint(&self.train, &self.test, splits)
+    }
+
+    /// Of everything that training on a task sees: clips, their cuts and classes, how they are made, and how often mirrored.
+    ///
+    /// # Errors
+    /// When a setting has no JSON form.
+    pub fn digest(&self, task: &Task, flip: f64) -> Result<String> {
+        let mut digest = Digest::default();
+        rows_digest(&self.train, &mut digest);
+        task.classes.iter().for_each(|class| digest.bytes(class.as_bytes()));
+        for label in self.train_labels(task) {
+            digest.bytes(&label.to_le_bytes());
+        }
+        digest.bytes(format!("{} {flip} {:?}", serde_json::to_string(&self.clip)?, self.flip).as_bytes());
+        Ok(digest.text())
+    }
+
     /// The labels of the train clips.
     pub fn train_labels(&self, task: &Task) -> Vec<u32> {
         let id = |&row: &u32| clip_id(self.train.manifest().row(row as usize).path(), row);
         self.train.rows().iter().filter_map(|row| task.label(&id(row))).collect()
     }
+}
+
+/// Adds which clips these are: files, labels and cuts.
+pub fn rows_digest(data: &Subset, digest: &mut Digest) {
+    for &row in data.rows() {
+        let row = data.manifest().row(row as usize);
+        digest.bytes(row.video().name().as_os_str().as_encoded_bytes());
+        digest.bytes(format!("{:?} {:?} {:?}", row.label_name(), row.start(), row.end()).as_bytes());
+    }
+}
+
+/// Refuses parts that share a clip: what is learnt by heart of it would be found again.
+///
+/// # Errors
+/// Naming both lines of the first clip that is in both, or that the manifest has no splits.
+pub fn check_disjoint(train: &Subset, test: &Subset, splits: [&str; 2]) -> Result<()> {
+    let manifest = train.manifest();
+    let file = manifest.file().display();
+    if manifest.split_names().is_empty() {
+        return Err(ConfigError(format!(
+            "{file}: has no column `split`, so that nothing tells clips to fit on from clips to score: add one, with `{}` and `{}`",
+            splits[0], splits[1]
+        ))
+        .into());
+    }
+    let key =
+        |row: Row<'_>| (row.path().to_owned(), row.start().map(f64::to_bits), row.end().map(f64::to_bits));
+    let rows = |part: &Subset| part.rows().iter().map(|&row| manifest.row(row as usize)).collect::<Vec<_>>();
+    let train: HashMap<_, u64> = rows(train).into_iter().map(|row| (key(row), row.line())).collect();
+    for row in rows(test) {
+        if let Some(line) = train.get(&key(row)) {
+            bail!(
+                "{file}:{}: `{}` is in `{}` and, on line {line}, in `{}`: a result on clips that were trained on tells nothing; \
+                 leave it out of one of them",
+                row.line(),
+                row.path(),
+                splits[1],
+                splits[0]
+            );
+        }
+    }
+    Ok(())
 }
 
 fn task(
@@ -292,6 +361,7 @@ pub fn print_check(check: &Check) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tgm_data::manifest::Manifest;
 
     fn parts(rows: &str) -> (tempfile::TempDir, [Subset; 2]) {
         let dir = tempfile::tempdir().unwrap();
@@ -312,6 +382,35 @@ mod tests {
         assert_eq!(task.label("a.mp4#0"), Some(2));
         assert_eq!(task.label("c.mp4#2"), Some(1));
         assert_eq!(Task::of_column(LABEL, [&parts[0], &parts[1]]).unwrap().label("a.mp4#0"), Some(1));
+    }
+
+    #[test]
+    fn a_clip_in_both_parts_is_refused_with_both_lines() {
+        let splits = ["train", "test"];
+        let (_dir, parts) = parts("a.mp4,train,up,red\nb.mp4,train,down,red\na.mp4,test,up,red\n");
+        let error = check_disjoint(&parts[0], &parts[1], splits).unwrap_err().to_string();
+        assert!(error.contains("m.csv:4: `a.mp4` is in `test` and, on line 2, in `train`"), "{error}");
+    }
+
+    #[test]
+    fn other_cuts_of_one_file_may_be_in_both_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.csv");
+        std::fs::write(&file, "path,split,label,start,end\na.mp4,train,up,0,2\na.mp4,test,up,2,4\n").unwrap();
+        let manifest = Arc::new(Manifest::load(&file).unwrap());
+        let parts = ["train", "test"].map(|split| Subset::split(&manifest, split).unwrap());
+        check_disjoint(&parts[0], &parts[1], ["train", "test"]).unwrap();
+    }
+
+    #[test]
+    fn a_manifest_without_splits_has_nothing_to_fit_on_apart_from_what_is_scored() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.csv");
+        std::fs::write(&file, "path,label\na.mp4,up\nb.mp4,down\n").unwrap();
+        let manifest = Arc::new(Manifest::load(&file).unwrap());
+        let all = subset(&manifest, "train").unwrap();
+        let error = check_disjoint(&all, &all, ["train", "test"]).unwrap_err().to_string();
+        assert!(error.contains("no column `split`"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tgm_data::dataset::Flip;
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, Sample, TrainLoader};
 use tgm_eval::bootstrap;
 use tgm_eval::pass::clip_id;
@@ -70,8 +69,9 @@ impl Run<'_> {
         let (data, settings) = (self.data, self.settings);
         let length = Length::of(settings, data.train.rows().len());
         let classes = task.classes.len();
-        let mut learner = Learner::new(self.checkpoint, random, classes, length, settings, &self.streams)?;
-        let flip = if data.flip == Flip::Never { 0.0 } else { 0.5 };
+        let flip = settings.flip_on(&data.flip);
+        let learner = Learner::new(self.checkpoint, random, classes, length, settings, &self.streams)?;
+        let mut learner = learner.on_data(data.digest(task, flip)?);
         self.train(&mut learner, task, length, flip, random)?;
 
         let clips = EvalLoader::new(&data.test, &data.clip, &data.loader, data.views)?;

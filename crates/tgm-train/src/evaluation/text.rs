@@ -121,6 +121,8 @@ pub fn zero_shot(
     let [train, test] =
         data.encode_as("features", &[trained, random], Readout::Pooled(side.trained.head.pooling()))?;
     let streams = Streams::new(seed);
+    // Without splits there is nothing to fit the baseline on.
+    let has_train = data.train.rows() != data.test.rows();
     let outcome = |task: &Task| -> Result<Outcome> {
         let classes = side.classes(&task.classes, templates)?;
         let dim = classes.len() / task.classes.len();
@@ -143,7 +145,7 @@ pub fn zero_shot(
             task: task.clone(),
             ours: one(&side.trained, &test.features[0])?,
             random: Some(one(&side.random, &test.features[1])?),
-            motion: Some(motion_baseline([&train, &test], task, &streams)?),
+            motion: has_train.then(|| motion_baseline([&train, &test], task, &streams)).transpose()?,
         })
     };
     data.tasks.iter().map(outcome).collect()

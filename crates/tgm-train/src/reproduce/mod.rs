@@ -133,12 +133,20 @@ fn settle(order: &Order, arms: &[Arm], stop: &Stop) -> Result<Plan> {
     let trial = Plan { steps: 20, ..order.plan.clone() };
     // The dearest kind of arm: it needs score maps, and has both losses.
     let arm = Arm::new(World::plain(Scene::Static), "trial", "{ kind = 'text', ratio = 0.6 }", true);
-    let result = bench(order, &trial, stop.clone()).run(&arm, 0)?;
+    let bench = bench(order, &trial, stop.clone());
+    if bench.finished(&arm, 0).is_none() {
+        bench.clear(&arm, 0)?;
+    }
+    let result = bench.run(&arm, 0)?;
     let result =
         result.context("another process is measuring how long a step takes; start this one again later")?;
+    // What the result does not tell: fine-tuning.
+    let finetune =
+        order.finetune.map_or(0.0, |_| (begun.elapsed().as_secs_f64() - result.spent.total()).max(0.0));
     let worlds: BTreeSet<String> = arms.iter().map(|arm| arm.world.folder()).collect();
     let left = budget.saturating_sub(begun.elapsed());
-    let steps = plan::steps_within(left, worlds.len(), arms.len(), &result, order.plan.steps);
+    let runs = plan::Runs { worlds: worlds.len(), arms: arms.len(), finetune };
+    let steps = plan::steps_within(left, runs, &result, order.plan.steps);
     if steps < order.plan.steps {
         let (wanted, arms) = (order.plan.steps, arms.len());
         say(&format!("budget    {steps} steps a run instead of {wanted}: {arms} runs per seed must fit"));

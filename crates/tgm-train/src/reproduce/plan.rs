@@ -60,14 +60,26 @@ impl Plan {
     }
 }
 
+/// What is to be made, besides steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    /// Worlds to render.
+    pub worlds: usize,
+    /// Runs of one seed.
+    pub arms: usize,
+    /// Seconds of fine-tuning behind each run.
+    pub finetune: f64,
+}
+
 /// Steps with which one run of every arm fits into the time left, at most the wanted ones; judged by a trial run.
 ///
-/// Worlds, score maps and probes cost the same however many steps there are, and come first.
-pub fn steps_within(left: Duration, worlds: usize, arms: usize, trial: &RunResult, wanted: u64) -> u64 {
+/// Worlds, score maps, probes and fine-tuning cost the same however many steps there are, and come first.
+pub fn steps_within(left: Duration, runs: Runs, trial: &RunResult, wanted: u64) -> u64 {
     const LEAST: u64 = 10;
     const SAFETY: f64 = 0.9;
     let Spent { world, training, probes } = trial.spent;
-    let fixed = worlds.saturating_sub(1) as f64 * world + arms as f64 * probes;
+    let Runs { worlds, arms, finetune } = runs;
+    let fixed = worlds.saturating_sub(1) as f64 * world + arms as f64 * (probes + finetune);
     let per_step = training / trial.steps as f64 * arms as f64;
     (((SAFETY * left.as_secs_f64() - fixed) / per_step) as u64).clamp(LEAST.min(wanted), wanted)
 }
@@ -120,10 +132,15 @@ mod tests {
 
     #[test]
     fn a_small_budget_shortens_the_runs_but_not_to_nothing() {
-        let steps = |seconds: u64| steps_within(Duration::from_secs(seconds), 3, 30, &trial(), 800);
+        let steps_with = |seconds: u64, finetune: f64| {
+            let runs = Runs { worlds: 3, arms: 30, finetune };
+            steps_within(Duration::from_secs(seconds), runs, &trial(), 800)
+        };
+        let steps = |seconds: u64| steps_with(seconds, 0.0);
         assert_eq!(steps(36_000), 800, "never longer than wanted");
         assert_eq!(steps(600), 153, "540 s less 80 s that do not depend on the steps, 30 runs");
         assert_eq!(steps(0), 10);
+        assert_eq!(steps_with(600, 10.0), 53, "300 s less for fine-tuning");
     }
 
     #[test]

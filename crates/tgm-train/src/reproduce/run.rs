@@ -51,6 +51,13 @@ pub struct Spent {
     pub probes: f64,
 }
 
+impl Spent {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.world + self.training + self.probes
+    }
+}
+
 /// A protocol's answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
@@ -80,6 +87,16 @@ pub struct Bench {
 impl Bench {
     fn folder(&self, arm: &Arm, seed: u64) -> PathBuf {
         self.out.join("runs").join(arm.folder(seed))
+    }
+
+    /// Removes what an interrupted call left of a run, so that all of it is made and measured anew.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub fn clear(&self, arm: &Arm, seed: u64) -> Result<()> {
+        let folder = self.folder(arm, seed);
+        let Some((_, _lock)) = RunDir::claim(&folder)? else { return Ok(()) };
+        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot delete {}", folder.display()))
     }
 
     /// The result of a run of which nothing is missing.
@@ -127,14 +144,15 @@ impl Bench {
             bail!("stopped by a signal in {}, saved; the same command goes on from there", folder.display());
         }
         let training = begun.elapsed().as_secs_f64();
+        let (masked_loss, contrastive) = last_losses(&trainer)?;
         let probes = frozen(config, &trainer)?;
         Ok(RunResult {
             arm: arm.clone(),
             seed: config.seed,
             steps: outcome.steps,
             spent: Spent { world, training, probes: begun.elapsed().as_secs_f64() - training },
-            masked_loss: outcome.losses.map(|losses| losses.mae / losses.mae_of_mean),
-            contrastive: outcome.losses.and_then(|losses| losses.contrastive).map(|c| c.relative),
+            masked_loss,
+            contrastive,
             probes,
         })
     }
@@ -158,6 +176,19 @@ impl Bench {
         }
         Ok(config)
     }
+}
+
+/// Masked loss and contrastive loss of the last step, each as a share of what guessing costs; from the run's file of metrics,
+/// since the process that made the last step may have been another one.
+fn last_losses(trainer: &Trainer) -> Result<(Option<f64>, Option<f64>)> {
+    let file = trainer.run_dir().metrics_file();
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let Some(last) = text.lines().last() else { return Ok((None, None)) };
+    let line: serde_json::Value =
+        serde_json::from_str(last).with_context(|| format!("{}: damaged", file.display()))?;
+    let number = |key: &str| line[key].as_f64();
+    let masked = number("mae").zip(number("mae_of_mean")).map(|(mae, mean)| mae / mean);
+    Ok((masked, number("contrastive_relative")))
 }
 
 /// What was written into a file, if it is there and whole.

@@ -1,6 +1,6 @@
 //! What is kept on the way: probes, checkpoints, pictures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tgm_data::loader::TrainLoader;
@@ -14,29 +14,43 @@ use crate::pictures;
 use crate::watch::Watch;
 
 impl Trainer {
-    /// Probes, saves and pictures, each when it is due.
+    /// Saves, probes and pictures, each when it is due. The save comes first: whatever befalls the rest, the steps are kept.
     pub(super) fn keep(&mut self, watch: &mut Watch, stop: u64) -> Result<()> {
         let (step, output) = (self.position.step, &self.config.output);
         let due = |every: u64| every > 0 && step.is_multiple_of(every);
         let (save, picture) = (step == stop || due(output.checkpoint_every), due(output.pictures_every));
         let probe = due(output.probe_every) || (output.probe_every > 0 && step == stop);
-        let mut score = None;
-        if let (true, Some(probe)) = (probe, &mut self.probe) {
-            let line = probe.run(step, self.joint.mae.encoder(), &self.plan.model)?;
-            score = Some(Score { name: line.name.clone(), value: line.result });
-            watch.probe(&line)?;
-        } else if self.probe.is_none() {
-            // Without probes the best checkpoint is the one with the lowest loss since the one before.
-            score = self.progress_made.mean().map(|loss| Score { name: "-masked loss".into(), value: -loss });
-        }
         if save || probe {
-            self.save(score)?;
+            // Without probes the best checkpoint is the one with the lowest loss since the one before.
+            let loss = self.progress_made.mean().filter(|_| self.probe.is_none());
+            let place = self.save(loss.map(|loss| Score { name: "-masked loss".into(), value: -loss }))?;
+            if probe {
+                self.rate(&place, watch)?;
+            }
         }
         if (picture || step == stop) && self.config.output.pictures > 0 {
             self.drawn = self.pictures()?;
             watch.pictures(step, &self.drawn)?;
         }
         Ok(())
+    }
+
+    /// Probes the checkpoint that was just saved. What the probe lacks, such as a labelled video that cannot be read, must not
+    /// end a training that goes on without it.
+    fn rate(&mut self, place: &Path, watch: &mut Watch) -> Result<()> {
+        let Some(probe) = &mut self.probe else { return Ok(()) };
+        let step = self.position.step;
+        let line = match probe.run(step, self.joint.mae.encoder(), &self.plan.model) {
+            Ok(line) => line,
+            Err(error) => {
+                tracing::warn!("no probe after step {step}: {error:#}");
+                return Ok(());
+            }
+        };
+        checkpoint::rate(place, Score { name: line.name.clone(), value: line.result })?;
+        let output = &self.config.output;
+        checkpoint::prune(&self.run.checkpoints(), Keep { last: output.keep, best: output.keep_best })?;
+        watch.probe(&line)
     }
 
     pub(super) fn snapshot<'a>(&'a self, score: Option<&'a Score>) -> Snapshot<'a> {

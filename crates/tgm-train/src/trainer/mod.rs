@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use tgm_contrastive::ContrastiveHead;
-use tgm_data::loader::Subset;
+use tgm_data::loader::{Subset, TrainLoader};
 use tgm_mae::{MaeConfig, VideoMae};
 use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, peak_flops};
 use tgm_random::Streams;
@@ -210,6 +210,11 @@ impl Trainer {
         &self.joint.mae
     }
 
+    /// The folder of this run.
+    pub fn run_dir(&self) -> &RunDir {
+        &self.run
+    }
+
     /// What the configuration comes to.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -257,6 +262,21 @@ impl Trainer {
         })
     }
 
+    /// One step, written down, and what is kept of it.
+    fn turn(
+        &mut self,
+        loader: &mut TrainLoader,
+        clock: &mut Clock,
+        watch: &mut Watch,
+        stop: u64,
+    ) -> Result<Losses> {
+        let batch = self.load(loader, watch)?;
+        let (metrics, losses) = self.one_step(&batch, clock, loader, watch)?;
+        watch.step(&metrics)?;
+        self.keep(watch, stop)?;
+        Ok(losses)
+    }
+
     fn train(&mut self, stop: u64) -> Result<Option<Losses>> {
         let _armed = self.stop.arm();
         let step = self.position.step;
@@ -267,8 +287,8 @@ impl Trainer {
         let mut clock = Clock::start(&loader);
         let mut losses = None;
         while self.position.step < stop && !self.stop.requested() {
-            let batch = match self.load(&mut loader, &watch) {
-                Ok(batch) => batch,
+            match self.turn(&mut loader, &mut clock, &mut watch, stop) {
+                Ok(of_step) => losses = Some(of_step),
                 Err(error) if self.position.step == step => return Err(error),
                 Err(error) => {
                     // The weights are those of a whole step: what was learnt since the last checkpoint is kept.
@@ -280,11 +300,7 @@ impl Trainer {
                         error.context(format!("training stopped after step {}, {saved}", self.position.step))
                     );
                 }
-            };
-            let (metrics, of_step) = self.one_step(&batch, &mut clock, &loader, &watch)?;
-            losses = Some(of_step);
-            watch.step(&metrics)?;
-            self.keep(&mut watch, stop)?;
+            }
         }
         if self.position.step < stop {
             self.save(None)?;

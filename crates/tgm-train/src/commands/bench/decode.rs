@@ -72,6 +72,12 @@ struct ClipSpec {
     index: FrameIndex,
 }
 
+/// Every clip once, as a peer tells of it.
+#[derive(Deserialize)]
+struct Round {
+    clips: Vec<Made>,
+}
+
 /// A clip made once.
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Made {
@@ -129,7 +135,7 @@ fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
             decoding.add(&ours(spec, Way::Decoding)?);
         }
         for (peer, best) in peers.iter_mut().zip(&mut theirs) {
-            best.add(&peer.turn::<Vec<Made>>()?);
+            best.add(&peer.turn::<Round>()?.clips);
         }
         progress.set(round + 1);
     }
@@ -254,7 +260,7 @@ fn start_peers(folder: &Path, spec: &Spec) -> Result<Vec<Program>> {
         let mut command = DECODERS.command(&python, &file, &[name])?;
         command.env("OMP_NUM_THREADS", "1");
         let mut peer = Program::start(name, command)?;
-        peer.turn::<Vec<Made>>()?;
+        peer.turn::<Round>()?;
         Ok(peer)
     };
     PEERS.into_iter().map(start).collect()

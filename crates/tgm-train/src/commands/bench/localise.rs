@@ -54,7 +54,7 @@ pub(in crate::commands) struct Args {
     #[arg(long, default_value = "builtin", conflicts_with = "data")]
     model: String,
     /// Write the rows to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 

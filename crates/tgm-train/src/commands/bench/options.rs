@@ -15,7 +15,7 @@ pub(super) struct Options {
     #[arg(long)]
     pub peers: bool,
     /// Write the rows to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     pub json: Option<PathBuf>,
 }
 
