@@ -27,7 +27,7 @@ pub struct Metrics {
     /// The contrastive loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contrastive: Option<f64>,
-    /// The contrastive loss over ln(batch): 1 is guessing.
+    /// The contrastive loss over that of guessing, ln(batch) where no caption repeats: 1 is guessing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contrastive_relative: Option<f64>,
     /// Share of clips matched with their own caption.

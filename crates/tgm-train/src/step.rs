@@ -50,7 +50,7 @@ pub struct Losses {
 pub struct ContrastiveLosses {
     /// The loss itself.
     pub loss: f64,
-    /// Divided by ln(batch): 1 is guessing.
+    /// Divided by that of guessing, ln(batch) where no caption repeats: 1 is guessing.
     pub relative: f64,
     /// Share of clips matched with their own caption.
     pub top1: f64,

@@ -139,6 +139,8 @@ impl Settings {
     pub(super) fn check(&self) -> Result<()> {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let least = |value: f64| value >= 0.0 && value.is_finite();
+        // Of smaller parameters nearly every draw is 0, and drawn again.
+        let beta = |value: f64| value == 0.0 || (value >= 1e-3 && value.is_finite());
         let below_one = |value: f64| (0.0..1.0).contains(&value);
         let checks = [
             ("epochs", self.epochs, self.epochs > 0.0 && self.epochs.is_finite(), "must be positive"),
@@ -175,8 +177,8 @@ impl Settings {
                 below_one(self.label_smoothing),
                 "must lie between 0 and below 1",
             ),
-            ("mixup", self.mixup, least(self.mixup), "must not be negative"),
-            ("cutmix", self.cutmix, least(self.cutmix), "must not be negative"),
+            ("mixup", self.mixup, beta(self.mixup), "must be 0, or at least 0.001"),
+            ("cutmix", self.cutmix, beta(self.cutmix), "must be 0, or at least 0.001"),
             ("cutmix_share", self.cutmix_share, share(self.cutmix_share), "must lie between 0 and 1"),
             (
                 "flip",
@@ -314,6 +316,7 @@ mod tests {
             (Settings { batch: 0, ..Settings::finetune() }, "batch"),
             (Settings { drop_path: 1.0, ..Settings::finetune() }, "drop_path"),
             (Settings { warmup_epochs: 50.0, ..Settings::finetune() }, "warmup_epochs"),
+            (Settings { mixup: 1e-7, ..Settings::finetune() }, "mixup"),
             (Settings { base_lr: f64::NAN, ..Settings::finetune() }, "base_lr"),
         ] {
             assert!(matches!(settings.check(), Err(Error::Setting { name: found, .. }) if found == name));
