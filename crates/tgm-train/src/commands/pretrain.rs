@@ -222,7 +222,7 @@ fn anchor(config: &mut Config) -> Result<()> {
         *path = std::path::absolute(&*path)?;
     }
     // Anything else is the name of a model.
-    if Path::new(&config.text.model).is_dir() {
+    if config.text.model != "builtin" && Path::new(&config.text.model).is_dir() {
         config.text.model = std::path::absolute(&config.text.model)?.display().to_string();
     }
     Ok(())
