@@ -44,9 +44,13 @@ pub fn ci() -> Result {
         println!("\n=== {name}");
         let begin = Instant::now();
         let done = step().map_err(|failure| failure.at(&format!("ci stopped at `{name}`")))?;
-        let outcome = if done { format!("ok in {}", seconds(begin.elapsed())) } else { "skipped".into() };
-        println!("=== {name}: {outcome}");
-        times.push(format!("{name} {}", outcome.trim_start_matches("ok in ")));
+        let time = seconds(begin.elapsed());
+        if done {
+            println!("=== {name}: ok in {time}");
+            times.push(format!("{name} {time}"));
+        } else {
+            println!("=== {name}: skipped");
+        }
     }
     println!("ci: ok in {} ({})", seconds(begin.elapsed()), times.join(", "));
     Ok(())

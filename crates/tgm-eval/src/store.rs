@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use candle_core::Tensor;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 use crate::{Error, Result};
@@ -227,6 +228,16 @@ impl Digest {
     pub fn floats(&mut self, values: &[f32]) {
         values.iter().for_each(|value| self.word(u64::from(value.to_bits())));
         self.word(u64::MAX);
+    }
+
+    /// Adds the name and the numbers of a tensor.
+    ///
+    /// # Errors
+    /// When it does not hold 32-bit floats.
+    pub fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        self.bytes(name.as_bytes());
+        self.floats(&tensor.flatten_all()?.to_vec1::<f32>()?);
+        Ok(())
     }
 
     fn word(&mut self, word: u64) {

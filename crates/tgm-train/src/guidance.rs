@@ -21,6 +21,9 @@ const BUILTIN: ModelSource = ModelSource::Embedded {
     tokenizer: include_bytes!("../../../fixtures/tiny-clip/tokenizer.json"),
 };
 
+const NEEDS_CAPTIONS: &str = "text-guided masking and the contrastive loss need the manifest's column `caption` filled (`tgm \
+                              caption` writes captions), or use --masking tube --contrastive off";
+
 /// Embeddings of this many captions are remembered.
 const REMEMBERED: usize = 65_536;
 
@@ -133,11 +136,7 @@ impl Guide {
 
     fn embedding(&mut self, sample: &Sample) -> Result<Tensor> {
         let Some(caption) = &sample.caption else {
-            bail!(
-                "{}: row without a caption; text-guided masking and the contrastive loss need the manifest's column \
-                 `caption` (or use --masking tube --contrastive off)",
-                sample.path
-            );
+            bail!("{}: row without a caption; {NEEDS_CAPTIONS}", sample.path);
         };
         if let Some(known) = self.embeddings.get(caption) {
             return Ok(known.clone());
@@ -159,8 +158,7 @@ fn require_captions(data: &Subset) -> Result<()> {
     let mut without = rows.filter(|row| row.captions().next().is_none());
     let Some(first) = without.next() else { return Ok(()) };
     bail!(
-        "{}:{}: row without a caption (`{}`), as are {} of {}; text-guided masking and the contrastive loss need the manifest's \
-         column `caption` filled (`tgm caption` writes captions), or use --masking tube --contrastive off",
+        "{}:{}: row without a caption (`{}`), as are {} of {}; {NEEDS_CAPTIONS}",
         manifest.file().display(),
         first.line(),
         first.path(),

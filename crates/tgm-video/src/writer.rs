@@ -34,6 +34,13 @@ pub enum ColorMatrix {
     Bt709,
 }
 
+impl ColorMatrix {
+    /// The matrix of frames of so many lines, as stored, that state none.
+    pub fn unstated(lines: u32) -> Self {
+        if lines >= HD_LINES { Self::Bt709 } else { Self::Bt601 }
+    }
+}
+
 /// How a [`VideoWriter`] encodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -244,7 +251,7 @@ impl EncodeOptions {
     }
 
     fn matrix(&self, height: u32) -> ColorMatrix {
-        self.matrix.unwrap_or(if height >= HD_LINES { ColorMatrix::Bt709 } else { ColorMatrix::Bt601 })
+        self.matrix.unwrap_or_else(|| ColorMatrix::unstated(height))
     }
 
     fn pixel(&self) -> Pixel {

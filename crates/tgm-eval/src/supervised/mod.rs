@@ -435,10 +435,7 @@ fn encoder_digest(checkpoint: &Checkpoint, random: bool) -> Result<String> {
     let mut digest = Digest::default();
     digest.bytes(format!("{:?}", checkpoint.config).as_bytes());
     let weights = if random { BTreeMap::new() } else { checkpoint.encoder_weights() };
-    for (name, tensor) in weights {
-        digest.bytes(name.as_bytes());
-        digest.floats(&tensor.flatten_all()?.to_vec1::<f32>()?);
-    }
+    weights.iter().try_for_each(|(name, tensor)| digest.tensor(name, tensor))?;
     Ok(digest.text())
 }
 

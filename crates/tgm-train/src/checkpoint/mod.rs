@@ -104,8 +104,7 @@ pub fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         files: state::seal(folder)?,
     };
-    let text = serde_json::to_string_pretty(&state)?;
-    crate::run_dir::write_atomically(&folder.join(state::STATE), text.as_bytes())?;
+    state::write(folder, &state)?;
     sync_folder(folder)
 }
 
@@ -114,9 +113,7 @@ pub fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
 /// # Errors
 /// When its state cannot be read or written.
 pub fn rate(place: &Path, score: Score) -> Result<()> {
-    let state = State { score: Some(score), ..read(place)? };
-    let text = serde_json::to_string_pretty(&state)?;
-    crate::run_dir::write_atomically(&place.join(state::STATE), text.as_bytes())
+    state::write(place, &State { score: Some(score), ..read(place)? })
 }
 
 fn publish(folder: &Path, beside: &Path, place: &Path) -> Result<()> {

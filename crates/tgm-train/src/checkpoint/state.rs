@@ -104,6 +104,11 @@ pub(super) fn seal(folder: &Path) -> Result<BTreeMap<String, FileSum>> {
     Ok(files)
 }
 
+/// Writes a checkpoint's state.
+pub(super) fn write(folder: &Path, state: &State) -> Result<()> {
+    crate::run_dir::write_atomically(&folder.join(STATE), serde_json::to_string_pretty(state)?.as_bytes())
+}
+
 /// Reads a checkpoint's state without looking at the other files.
 ///
 /// # Errors

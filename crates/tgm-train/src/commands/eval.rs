@@ -290,9 +290,8 @@ fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec
         );
         let splits = [args.train_split.as_str(), args.test_split.as_str()];
         let data = EvalData::of_manifest(&args.data, splits, &args.label, clip, choices)?;
-        // The others fit nothing.
-        if !matches!(config.protocol, ProtocolName::ZeroShot | ProtocolName::Retrieval) {
-            data.check_disjoint(splits)?;
+        if config.protocol.fits() {
+            check_disjoint(&data.train, &data.test, splits)?;
         }
         return Ok(vec![data]);
     };
@@ -378,7 +377,7 @@ fn check(args: &Args) -> Result<()> {
             println!("  ok      {split:<18} {:>8} clips", part.rows().len());
             parts.push(part);
         }
-        if !matches!(args.protocol, Some(ProtocolName::ZeroShot | ProtocolName::Retrieval)) {
+        if args.protocol.is_none_or(ProtocolName::fits) {
             check_disjoint(&parts[0], &parts[1], [&args.train_split, &args.test_split])?;
         }
         for label in &args.label {

@@ -140,9 +140,6 @@ fn entries(data: &Subset) -> Vec<Entry> {
 
 fn digest_of(params: &Params) -> Result<String> {
     let mut digest = Digest::default();
-    for (name, var) in params.iter() {
-        digest.bytes(name.as_bytes());
-        digest.floats(&var.flatten_all()?.to_vec1::<f32>()?);
-    }
+    params.iter().try_for_each(|(name, var)| digest.tensor(name, var))?;
     Ok(digest.text())
 }

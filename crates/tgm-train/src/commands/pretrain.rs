@@ -167,8 +167,9 @@ fn prepare(args: &Args, folder: &Path) -> Result<(Config, Option<RunDir>)> {
         Err(error) if args.resume => return Err(error),
         _ => None,
     };
+    let asked = || with_masking(args, &|settings| config::load(&args.config, settings));
     let Some(run) = existing else {
-        let mut config = with_masking(args, &|settings| config::load(&args.config, settings))?;
+        let mut config = asked()?;
         apply(args, &mut config)?;
         return Ok((config, None));
     };
@@ -177,11 +178,7 @@ fn prepare(args: &Args, folder: &Path) -> Result<(Config, Option<RunDir>)> {
     let read = |settings: &[String]| config::from_text(&file.display().to_string(), &text, settings);
     let mut stored = read(&[])?;
     // `--resume` alone keeps everything; `--auto-resume` is given what the run was started with once more.
-    let mut config = if args.resume {
-        with_masking(args, &read)?
-    } else {
-        with_masking(args, &|settings| config::load(&args.config, settings))?
-    };
+    let mut config = if args.resume { with_masking(args, &read)? } else { asked()? };
     if config.data.manifest.is_none() {
         config.data.manifest.clone_from(&stored.data.manifest);
         // The demo makes its score maps, too.

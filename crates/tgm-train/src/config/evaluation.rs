@@ -29,6 +29,11 @@ pub enum ProtocolName {
 }
 
 impl ProtocolName {
+    /// Whether it learns from the train clips. What does not may be scored on any.
+    pub fn fits(self) -> bool {
+        !matches!(self, Self::ZeroShot | Self::Retrieval)
+    }
+
     /// As results call it.
     pub fn title(self) -> &'static str {
         match self {

@@ -224,14 +224,6 @@ impl EvalData {
         Ok(encode_labelled(encoders, readout, clips, first.classes.len(), &|id| first.label(id), done)?)
     }
 
-    /// [`check_disjoint`] of what is fitted on and what is scored; official lists were checked when they were read.
-    ///
-    /// # Errors
-    /// As [`check_disjoint`].
-    pub fn check_disjoint(&self, splits: [&str; 2]) -> Result<()> {
-        check_disjoint(&self.train, &self.test, splits)
-    }
-
     /// Of everything that training on a task sees: clips, their cuts and classes, how they are made, and how often mirrored.
     ///
     /// # Errors
@@ -263,7 +255,8 @@ pub fn rows_digest(data: &Subset, digest: &mut Digest) {
     }
 }
 
-/// Refuses parts that share a clip: what is learnt by heart of it would be found again.
+/// Refuses parts of a manifest that share a clip: what is learnt by heart of it would be found again. Official lists are compared
+/// when they are read.
 ///
 /// # Errors
 /// Naming both lines of the first clip that is in both, or that the manifest has no splits.
@@ -363,12 +356,21 @@ mod tests {
     use super::*;
     use tgm_data::manifest::Manifest;
 
-    fn parts(rows: &str) -> (tempfile::TempDir, [Subset; 2]) {
+    fn manifest(text: &str) -> (tempfile::TempDir, Arc<Manifest>) {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("m.csv");
-        std::fs::write(&file, format!("path,split,label,colour\n{rows}")).unwrap();
+        std::fs::write(&file, text).unwrap();
         let manifest = Arc::new(Manifest::load(&file).unwrap());
-        (dir, ["train", "test"].map(|split| Subset::split(&manifest, split).unwrap()))
+        (dir, manifest)
+    }
+
+    fn both(manifest: &Arc<Manifest>) -> [Subset; 2] {
+        ["train", "test"].map(|split| Subset::split(manifest, split).unwrap())
+    }
+
+    fn parts(rows: &str) -> (tempfile::TempDir, [Subset; 2]) {
+        let (dir, manifest) = manifest(&format!("path,split,label,colour\n{rows}"));
+        (dir, both(&manifest))
     }
 
     #[test]
@@ -394,20 +396,15 @@ mod tests {
 
     #[test]
     fn other_cuts_of_one_file_may_be_in_both_parts() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("m.csv");
-        std::fs::write(&file, "path,split,label,start,end\na.mp4,train,up,0,2\na.mp4,test,up,2,4\n").unwrap();
-        let manifest = Arc::new(Manifest::load(&file).unwrap());
-        let parts = ["train", "test"].map(|split| Subset::split(&manifest, split).unwrap());
+        let rows = "path,split,label,start,end\na.mp4,train,up,0,2\na.mp4,test,up,2,4\n";
+        let (_dir, manifest) = manifest(rows);
+        let parts = both(&manifest);
         check_disjoint(&parts[0], &parts[1], ["train", "test"]).unwrap();
     }
 
     #[test]
     fn a_manifest_without_splits_has_nothing_to_fit_on_apart_from_what_is_scored() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("m.csv");
-        std::fs::write(&file, "path,label\na.mp4,up\nb.mp4,down\n").unwrap();
-        let manifest = Arc::new(Manifest::load(&file).unwrap());
+        let (_dir, manifest) = manifest("path,label\na.mp4,up\nb.mp4,down\n");
         let all = subset(&manifest, "train").unwrap();
         let error = check_disjoint(&all, &all, ["train", "test"]).unwrap_err().to_string();
         assert!(error.contains("no column `split`"), "{error}");

@@ -48,9 +48,13 @@ impl Trainer {
             }
         };
         checkpoint::rate(place, Score { name: line.name.clone(), value: line.result })?;
-        let output = &self.config.output;
-        checkpoint::prune(&self.run.checkpoints(), Keep { last: output.keep, best: output.keep_best })?;
+        self.prune()?;
         watch.probe(&line)
+    }
+
+    fn prune(&self) -> Result<()> {
+        let output = &self.config.output;
+        checkpoint::prune(&self.run.checkpoints(), Keep { last: output.keep, best: output.keep_best })
     }
 
     pub(super) fn snapshot<'a>(&'a self, score: Option<&'a Score>) -> Snapshot<'a> {
@@ -73,8 +77,7 @@ impl Trainer {
             return Ok(folder.join(format!("step-{step:08}")));
         }
         let place = checkpoint::save(&folder, &self.snapshot(score.as_ref()))?;
-        let output = &self.config.output;
-        checkpoint::prune(&folder, Keep { last: output.keep, best: output.keep_best })?;
+        self.prune()?;
         tracing::info!("saved {}", place.display());
         self.saved = Some(step);
         self.progress_made = Average::default();

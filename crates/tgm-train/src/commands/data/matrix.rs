@@ -3,10 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use tgm_video::{Probe, Rotation, VideoFile};
-
-/// Least number of lines at which tgm takes frames that state no matrix for BT.709; of fewer, for BT.601.
-const HD_LINES: u32 = 720;
+use tgm_video::{ColorMatrix, Probe, Rotation, VideoFile};
 
 /// The matrices that tgm reads as they are stated, by FFmpeg's names. It takes all others for unstated.
 const STATED: [&str; 7] = ["bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "bt2020nc", "bt2020c"];
@@ -38,5 +35,8 @@ fn assumed(probe: &Probe) -> &'static str {
         Rotation::None | Rotation::Clockwise180 => probe.height,
         Rotation::Clockwise90 | Rotation::Clockwise270 => probe.width,
     };
-    if lines >= HD_LINES { "bt709" } else { "smpte170m" }
+    match ColorMatrix::unstated(lines) {
+        ColorMatrix::Bt709 => "bt709",
+        ColorMatrix::Bt601 => "smpte170m",
+    }
 }

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use tgm_data::manifest::{Manifest, ManifestOptions};
+use tgm_data::manifest::Manifest;
+
+use crate::run_data::load_manifest;
 
 /// Make, check, look at and speed up data.
 #[derive(clap::Subcommand, Debug)]
@@ -47,7 +49,6 @@ struct ManifestArgs {
 
 impl ManifestArgs {
     fn load(&self) -> Result<Arc<Manifest>> {
-        let options = ManifestOptions { allow_outside: self.allow_outside, ..ManifestOptions::default() };
-        Ok(Arc::new(Manifest::load_with(&self.manifest, &options)?))
+        load_manifest(&self.manifest, self.allow_outside)
     }
 }
