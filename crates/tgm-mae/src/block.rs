@@ -2,8 +2,7 @@
 
 use candle_core::Tensor;
 use tgm_ops::{
-    Activation, BlockParams, Compute, Init, ParamError, Params, attention, gelu, layer_norm, linear_mse,
-    linear_with, mse,
+    Activation, BlockParams, Compute, Init, ParamError, Params, layer_norm, linear_mse, linear_with, mse,
 };
 
 use crate::config::TransformerConfig;
@@ -132,22 +131,14 @@ impl Block {
         tgm_ops::block_tail(x, &self.with_bias()?, tail, compute)
     }
 
-    /// With each branch multiplied by its factor per sample, `[B, 1, 1]`: attention, then MLP. Operation by operation:
-    /// the whole block as one does not show its branches.
+    /// With what each branch adds multiplied by its factor per sample, `B` numbers each: attention, then MLP.
     pub(crate) fn forward_dropping(
         &self,
         x: &Tensor,
-        factors: &[Tensor; 2],
+        [attention, mlp]: &[Vec<f32>; 2],
         compute: Compute,
     ) -> candle_core::Result<Tensor> {
-        let params = self.with_bias()?;
-        let norm = |x: &Tensor, [weight, bias]: &[Tensor; 2]| layer_norm(x, weight, bias, params.eps);
-        let dense = |x: &Tensor, [weight, bias]: &[Tensor; 2]| linear_with(x, weight, Some(bias), compute);
-        let qkv = linear_with(&norm(x, &params.norm1)?, &params.qkv, params.qkv_bias.as_ref(), compute)?;
-        let attended = dense(&attention(&qkv, params.heads)?, &params.proj)?;
-        let x = (x + attended.broadcast_mul(&factors[0])?)?;
-        let hidden = gelu(&dense(&norm(&x, &params.norm2)?, &params.fc1)?)?;
-        &x + dense(&hidden, &params.fc2)?.broadcast_mul(&factors[1])?
+        tgm_ops::block_dropping(x, &self.with_bias()?, [attention, mlp], compute)
     }
 
     /// The parameters with the bias of queries, keys and values in one.

@@ -1,6 +1,5 @@
 //! Stochastic depth: branches of blocks that are left out at random in fine-tuning.
 
-use candle_core::{Device, Tensor};
 use rand::{Rng, RngExt};
 
 use crate::MaeError;
@@ -10,7 +9,7 @@ use crate::MaeError;
 /// The rate grows linearly from 0 in the first block to the given one in the last, as in VideoMAE.
 #[derive(Clone, Debug)]
 pub struct DropPath {
-    pub(crate) factors: Vec<[Tensor; 2]>,
+    pub(crate) factors: Vec<[Vec<f32>; 2]>,
 }
 
 impl DropPath {
@@ -25,30 +24,30 @@ impl DropPath {
         if rate == 0.0 {
             return Ok(None);
         }
-        let mut branch = |rate: f64| -> Result<Tensor, MaeError> {
+        let mut branch = |rate: f64| -> Vec<f32> {
             let kept = (1.0 - rate).recip() as f32;
-            let draw = |_| if rng.random_bool(rate) { 0.0 } else { kept };
-            let factors: Vec<f32> = (0..batch).map(draw).collect();
-            Ok(Tensor::from_vec(factors, (batch, 1, 1), &Device::Cpu)?)
+            (0..batch).map(|_| if rng.random_bool(rate) { 0.0 } else { kept }).collect()
         };
-        let factors = (0..depth)
-            .map(|block| {
-                let rate = rate * block as f64 / (depth.max(2) - 1) as f64;
-                Ok([branch(rate)?, branch(rate)?])
-            })
-            .collect::<Result<_, MaeError>>()?;
-        Ok(Some(Self { factors }))
+        let factors = (0..depth).map(|block| {
+            let rate = rate * block as f64 / (depth.max(2) - 1) as f64;
+            [branch(rate), branch(rate)]
+        });
+        Ok(Some(Self { factors: factors.collect() }))
     }
 
     /// The draw of `len` samples from `start` on: a micro-batch sees its part of the batch's.
     ///
     /// # Errors
-    /// When there are not so many.
+    /// [`MaeError::Input`] when there are not so many.
     pub fn narrow(&self, start: usize, len: usize) -> Result<Self, MaeError> {
-        let part = |[a, b]: &[Tensor; 2]| -> Result<[Tensor; 2], MaeError> {
-            Ok([a.narrow(0, start, len)?, b.narrow(0, start, len)?])
+        let part = |factors: &Vec<f32>| {
+            let part = start.checked_add(len).and_then(|end| factors.get(start..end)).map(<[f32]>::to_vec);
+            part.ok_or_else(|| {
+                MaeError::Input(format!("samples {start}.. ({len}) of a draw for {}", factors.len()))
+            })
         };
-        Ok(Self { factors: self.factors.iter().map(part).collect::<Result<_, _>>()? })
+        let factors = self.factors.iter().map(|[attention, mlp]| Ok([part(attention)?, part(mlp)?]));
+        Ok(Self { factors: factors.collect::<Result<_, MaeError>>()? })
     }
 }
 
@@ -62,8 +61,7 @@ mod tests {
         let mut stream = Streams::new(3).stream("drop-path", 0, 0);
         let drawn = DropPath::draw(0.4, 5, 4000, &mut stream).unwrap().unwrap();
         for (block, factors) in drawn.factors.iter().enumerate() {
-            for factors in factors {
-                let values = factors.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for values in factors {
                 let dropped = values.iter().filter(|v| **v == 0.0).count() as f64 / 4000.0;
                 assert!((dropped - 0.1 * block as f64).abs() < 0.03, "block {block}: {dropped}");
                 assert!((values.iter().sum::<f32>() / 4000.0 - 1.0).abs() < 0.05);
@@ -76,5 +74,16 @@ mod tests {
         let mut stream = Streams::new(3).stream("drop-path", 0, 0);
         assert!(DropPath::draw(0.0, 5, 4, &mut stream).unwrap().is_none());
         assert!(DropPath::draw(1.0, 5, 4, &mut stream).is_err());
+    }
+
+    #[test]
+    fn a_micro_batch_has_its_part_of_the_draw() {
+        let mut stream = Streams::new(3).stream("drop-path", 0, 0);
+        let drawn = DropPath::draw(0.5, 3, 8, &mut stream).unwrap().unwrap();
+        let part = drawn.narrow(2, 4).unwrap();
+        for (all, part) in drawn.factors.iter().zip(&part.factors) {
+            assert_eq!([&all[0][2..6], &all[1][2..6]], [&part[0][..], &part[1][..]]);
+        }
+        assert!(drawn.narrow(6, 4).is_err() && drawn.narrow(usize::MAX, 4).is_err());
     }
 }

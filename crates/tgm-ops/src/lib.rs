@@ -65,7 +65,7 @@ mod target;
 
 pub use adamw::{AdamW, AdamWConfig, AdamWError, Gradients};
 pub use attention::attention;
-pub use block::{BlockParams, block, block_is_fused, block_tail};
+pub use block::{BlockParams, block, block_dropping, block_is_fused, block_tail};
 pub use buffer::release_buffers;
 pub use gather::gather_tokens;
 pub use gelu::gelu;

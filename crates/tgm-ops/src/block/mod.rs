@@ -15,6 +15,7 @@ mod attention;
 mod link;
 pub(crate) mod rows;
 
+use std::iter::repeat_n;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{
@@ -29,7 +30,7 @@ use crate::product::{Finish, Matrix, Out, available, product};
 use crate::simd::{Bf16, Elem};
 use crate::sink;
 use link::{Stash, link};
-use rows::{Stats, column_sums, convert, layer_norm, layer_norm_backward, normalise};
+use rows::{Passed, Stats, column_sums, convert_rows, layer_norm, layer_norm_backward, normalise};
 
 /// The parameters of a block, and what else describes it. `D` is the width, `M` that of the MLP's hidden layer.
 #[derive(Clone, Debug)]
@@ -72,16 +73,46 @@ pub fn block(x: &Tensor, params: &BlockParams, compute: Compute) -> Result<Tenso
 /// # Errors
 /// As [`block`], and when there are fewer tokens, or none are wanted.
 pub fn block_tail(x: &Tensor, params: &BlockParams, tail: usize, compute: Compute) -> Result<Tensor> {
-    let sizes = Sizes::new(x, params, tail)?;
+    choose(x, params, Sizes::new(x, params, tail)?, None, compute)
+}
+
+/// [`block`] with stochastic depth (Huang et al. 2016): what a branch adds to a sample is multiplied by the sample's factor, 0 where
+/// it is left out. `factors` are those of attention and MLP, `B` numbers each; they have no gradient.
+///
+/// # Errors
+/// As [`block`], and when there are not as many factors as samples.
+pub fn block_dropping(
+    x: &Tensor,
+    params: &BlockParams,
+    factors: [&[f32]; 2],
+    compute: Compute,
+) -> Result<Tensor> {
+    let sizes = Sizes::new(x, params, x.dims3()?.1)?;
+    if factors.iter().any(|f| f.len() != sizes.batch) {
+        bail!("block: {:?} factors for {} samples", factors.map(<[f32]>::len), sizes.batch);
+    }
+    choose(x, params, sizes, Some(factors), compute)
+}
+
+/// Factors per sample of the two branches, attention and MLP.
+type Factors<'a> = Option<[&'a [f32]; 2]>;
+
+fn choose(
+    x: &Tensor,
+    params: &BlockParams,
+    sizes: Sizes,
+    factors: Factors<'_>,
+    compute: Compute,
+) -> Result<Tensor> {
     if compute.keep != Keep::Nothing && params.activation != Activation::Gelu {
         bail!("block: {:?} has no backward pass", params.activation);
     }
     if !(available() && crate::cpu::fused(&[x]) && x.dtype() == DType::F32) {
-        return composed(x, params, compute)?.narrow(1, sizes.first(), tail);
+        return composed(x, params, factors, compute)?.narrow(1, sizes.first(), sizes.tail);
     }
     match compute.precision.or_f32() {
-        Precision::F32 => apply::<f32>(x, params, sizes, compute.keep),
-        Precision::Bf16 => apply::<Bf16>(x, params, sizes, compute.keep),
+        Precision::F32 => apply::<f32>(x, params, sizes, factors, compute.keep),
+        Precision::Bf16 => apply::<Bf16>(x, params, sizes, factors, compute.keep),
     }
 }
 
@@ -90,16 +121,24 @@ pub fn block_is_fused(device: &Device) -> bool {
     matches!(device, Device::Cpu) && available()
 }
 
-fn composed(x: &Tensor, params: &BlockParams, compute: Compute) -> Result<Tensor> {
+fn composed(x: &Tensor, params: &BlockParams, factors: Factors<'_>, compute: Compute) -> Result<Tensor> {
     let (params, x) = match compute.keep {
         Keep::Nothing => (&params.map(Tensor::detach), x.detach()),
         _ => (params, x.clone()),
     };
     let norm = |x: &Tensor, [w, b]: &[Tensor; 2]| crate::layer_norm(x, w, b, params.eps);
     let linear = |x: &Tensor, [w, b]: &[Tensor; 2]| crate::linear(x, w, Some(b));
+    let scaled = |branch: Tensor, which: usize| match factors {
+        None => Ok(branch),
+        Some(factors) => {
+            let factors = Tensor::from_slice(factors[which], (factors[which].len(), 1, 1), x.device())?;
+            branch.broadcast_mul(&factors.to_dtype(branch.dtype())?)
+        }
+    };
     let qkv = crate::linear(&norm(&x, &params.norm1)?, &params.qkv, params.qkv_bias.as_ref())?;
-    let x = (&x + linear(&crate::attention(&qkv, params.heads)?, &params.proj)?)?;
-    let hidden = linear(&norm(&x, &params.norm2)?, &params.fc1)?;
+    let attended = linear(&crate::attention(&qkv, params.heads)?, &params.proj)?;
+    let middle = (&x + scaled(attended, 0)?)?;
+    let hidden = linear(&norm(&middle, &params.norm2)?, &params.fc1)?;
     let hidden = match params.activation {
         Activation::Gelu => crate::gelu(&hidden)?,
         Activation::QuickGelu => {
@@ -107,7 +146,7 @@ fn composed(x: &Tensor, params: &BlockParams, compute: Compute) -> Result<Tensor
             (hidden * sigmoid)?
         }
     };
-    x + linear(&hidden, &params.fc2)?
+    middle + scaled(linear(&hidden, &params.fc2)?, 1)?
 }
 
 impl BlockParams {
@@ -199,7 +238,13 @@ impl Sizes {
     }
 }
 
-fn apply<E: Elem>(x: &Tensor, params: &BlockParams, sizes: Sizes, keep: Keep) -> Result<Tensor> {
+fn apply<E: Elem>(
+    x: &Tensor,
+    params: &BlockParams,
+    sizes: Sizes,
+    factors: Factors<'_>,
+    keep: Keep,
+) -> Result<Tensor> {
     let inference = keep == Keep::Nothing;
     for p in params.tensors() {
         if !p.is_contiguous() || !(p.dtype() == DType::F32 || inference && p.dtype() == DType::BF16) {
@@ -212,9 +257,14 @@ fn apply<E: Elem>(x: &Tensor, params: &BlockParams, sizes: Sizes, keep: Keep) ->
     }
     let x = x.contiguous()?;
     if inference {
-        return x.detach().apply_op1_no_bwd(&Block::<E>::new(&params.vectors_in_f32()?, sizes, keep));
+        return x.detach().apply_op1_no_bwd(&Block::<E>::new(
+            &params.vectors_in_f32()?,
+            sizes,
+            factors,
+            keep,
+        ));
     }
-    let op = Block::<E>::new(params, sizes, keep);
+    let op = Block::<E>::new(params, sizes, factors, keep);
     let link = link(params.tensors(), &op.stash)?;
     x.apply_op2(&link, op)
 }
@@ -235,6 +285,8 @@ struct Saved<E: Elem> {
 struct Block<E: Elem> {
     params: BlockParams,
     sizes: Sizes,
+    /// What each row of the output gets of the two branches, attention and MLP; all of it if `None`.
+    shares: [Option<Vec<f32>>; 2],
     keep: Keep,
     saved: Mutex<Option<Saved<E>>>,
     stash: Stash,
@@ -284,14 +336,22 @@ fn times<E: Elem, F: Finish>(a: Matrix<'_, E>, weight: &Tensor, view: &View<'_>,
 }
 
 impl<E: Elem> Block<E> {
-    fn new(params: &BlockParams, sizes: Sizes, keep: Keep) -> Self {
-        Self { params: params.clone(), sizes, keep, saved: Mutex::new(None), stash: Stash::default() }
+    fn new(params: &BlockParams, sizes: Sizes, factors: Factors<'_>, keep: Keep) -> Self {
+        let rows = |factors: &[f32]| factors.iter().flat_map(|&f| repeat_n(f, sizes.tail)).collect();
+        let shares = factors.map_or([None, None], |factors| factors.map(|f| Some(rows(f))));
+        Self { params: params.clone(), sizes, shares, keep, saved: Mutex::new(None), stash: Stash::default() }
+    }
+
+    /// The shares of attention and MLP.
+    fn shares(&self) -> [Option<&[f32]>; 2] {
+        self.shares.each_ref().map(Option::as_deref)
     }
 
     /// The block's output, and, if `keep`, what the backward pass needs.
     fn forward(&self, x: &[f32], keep: bool) -> Result<(Vec<f32>, Option<Saved<E>>)> {
         let Sizes { dim, mlp, .. } = self.sizes;
         let (rows, params) = (self.sizes.rows(), &self.params);
+        let [attention_shares, mlp_shares] = self.shares();
         let views = Views::new(params);
         let [weight, bias] = both(&views.norm1)?;
         let (normed, norm1) = layer_norm::<E>(x, weight, bias, params.eps);
@@ -306,7 +366,8 @@ impl<E: Elem> Block<E> {
         let residual = rows::tails(x, &self.sizes);
         let mut middle = Buffer::<f32>::new(rows * dim);
         let bias = views.proj[1].as_slice()?;
-        let finish = AddResidual { out: Out::new(&mut middle), stride: dim, bias, residual: &residual };
+        let (out, shares) = (Out::new(&mut middle), attention_shares);
+        let finish = AddResidual { out, stride: dim, bias, shares, residual: &residual };
         times(Matrix::rows(&attended, rows, dim, dim), &params.proj[0], &views.proj[0], &finish)?;
         drop(residual);
 
@@ -325,7 +386,8 @@ impl<E: Elem> Block<E> {
         drop(normed);
         let mut out = vec![0f32; rows * dim];
         let bias = views.fc2[1].as_slice()?;
-        let finish = AddResidual { out: Out::new(&mut out), stride: dim, bias, residual: &middle };
+        let shares = mlp_shares;
+        let finish = AddResidual { out: Out::new(&mut out), stride: dim, bias, shares, residual: &middle };
         times(Matrix::rows(&activated, rows, mlp, mlp), &params.fc2[0], &views.fc2[0], &finish)?;
         let saved = keep.then_some(Saved { norm1, qkv, log_sums, attended, middle, norm2, hidden });
         Ok((out, saved))
@@ -336,6 +398,7 @@ impl<E: Elem> Block<E> {
         let Sizes { dim, mlp, .. } = self.sizes;
         let (all, rows) = (self.sizes.rows(), self.sizes.tail_rows());
         let params = &self.params;
+        let [attention_shares, mlp_shares] = self.shares();
         let views = Views::new(params);
         let mut grads = Vec::with_capacity(12);
         let weight_grad = |param: &Tensor, dy: &[E], outs: usize, x: &[E], ins: usize| {
@@ -347,7 +410,7 @@ impl<E: Elem> Block<E> {
         };
 
         // The MLP: out = middle + fc2(activation(fc1(norm2(middle)))).
-        let dy = convert::<E>(dout);
+        let dy = convert_rows::<E>(dout, dim, mlp_shares);
         let dfc2_bias = column_sums(&dy, dim);
         let mut dhidden = saved.hidden;
         let mut activated = Buffer::<E>::new(rows * mlp);
@@ -370,7 +433,8 @@ impl<E: Elem> Block<E> {
             product::<E, _, _, _>(Matrix::rows(&dhidden, rows, mlp, mlp), weight, &finish);
         }
         drop(dhidden);
-        let dmiddle = layer_norm_backward(&saved.middle, &saved.norm2, weight, &dnormed, dout);
+        let passed = Passed { residual: dout, shares: attention_shares };
+        let dmiddle = layer_norm_backward(&saved.middle, &saved.norm2, weight, &dnormed, passed);
         drop(saved.middle);
 
         // The attention: middle = x + proj(attention(qkv(norm1(x)))).
@@ -394,7 +458,8 @@ impl<E: Elem> Block<E> {
             product::<E, _, _, _>(Matrix::rows(&dqkv, all, 3 * dim, 3 * dim), weight, &finish);
         }
         let residual = rows::from_tails(dmiddle.dx, &self.sizes);
-        let dx = layer_norm_backward(x, &saved.norm1, weight, &dnormed, &residual);
+        let passed = Passed { residual: &residual, shares: None };
+        let dx = layer_norm_backward(x, &saved.norm1, weight, &dnormed, passed);
 
         // In the order of `BlockParams::tensors`.
         let vector = sink::deliver_values;

@@ -143,64 +143,86 @@ fn normalise_rows_body<const FMA: bool, E: Elem>(
 pub(super) struct NormGrads<E: Elem> {
     /// Gradient of the input: that of the residual plus that through the norm.
     pub(super) dx: Vec<f32>,
-    /// The same as the next product reads it.
+    /// The same, times the branch's shares, as the next product reads it.
     pub(super) narrow: Buffer<E>,
     pub(super) dweight: Vec<f32>,
     pub(super) dbias: Vec<f32>,
 }
 
-/// The gradient of `x` where `x` goes on and, beside it, through a layer norm: `residual` and `dnorm` are the gradients
+/// What passes by a layer norm.
+#[derive(Clone, Copy)]
+pub(super) struct Passed<'a> {
+    /// The gradient of what goes on.
+    pub(super) residual: &'a [f32],
+    /// What each row got of the branch before; all of it if `None`.
+    pub(super) shares: Option<&'a [f32]>,
+}
+
+impl<'a> Passed<'a> {
+    /// That of `rows` rows of `dim` numbers from row `first` on.
+    fn part(self, first: usize, rows: usize, dim: usize) -> Self {
+        Self {
+            residual: &self.residual[first * dim..(first + rows) * dim],
+            shares: self.shares.map(|shares| &shares[first..first + rows]),
+        }
+    }
+}
+
+/// The gradient of `x` where `x` goes on and, beside it, through a layer norm: `passed` and `dnorm` are the gradients
 /// of the two.
 pub(super) fn layer_norm_backward<E: Elem>(
     x: &[f32],
     stats: &[Stats],
     weight: &[f32],
     dnorm: &[E],
-    residual: &[f32],
+    passed: Passed<'_>,
 ) -> NormGrads<E> {
     let dim = weight.len();
     let rows = rows_per_task(dim);
     let task = rows * dim;
     let mut dx = vec![0f32; x.len()];
     let mut narrow = Buffer::<E>::new(x.len());
-    let inputs =
-        (x.par_chunks(task), stats.par_chunks(rows), dnorm.par_chunks(task), residual.par_chunks(task));
-    let shares: Vec<Vec<f32>> = (dx.par_chunks_mut(task), narrow.par_chunks_mut(task))
+    let inputs = (x.par_chunks(task), stats.par_chunks(rows), dnorm.par_chunks(task));
+    let parts: Vec<Vec<f32>> = (dx.par_chunks_mut(task), narrow.par_chunks_mut(task))
         .into_par_iter()
         .zip(inputs.into_par_iter())
-        .map(|((dx, narrow), (x, stats, dnorm, residual))| {
-            let mut share = vec![0f32; 2 * dim];
-            norm_backward_rows((dx, narrow), &mut share, x, stats, weight, dnorm, residual);
-            share
+        .enumerate()
+        .map(|(at, ((dx, narrow), (x, stats, dnorm)))| {
+            let mut sums = vec![0f32; 2 * dim];
+            let passed = passed.part(at * rows, stats.len(), dim);
+            norm_backward_rows((dx, narrow), &mut sums, x, stats, weight, dnorm, passed);
+            sums
         })
         .collect();
-    let mut dweight = sum_blocks(shares, 2 * dim);
+    let mut dweight = sum_blocks(parts, 2 * dim);
     let dbias = dweight.split_off(dim);
     NormGrads { dx, narrow, dweight, dbias }
 }
 
 multiversion! {
-    fn norm_backward_rows<E: Elem>(out: (&mut [f32], &mut [E]), share: &mut [f32], x: &[f32], stats: &[Stats], weight: &[f32],
-        dnorm: &[E], residual: &[f32]) = norm_backward_body;
+    fn norm_backward_rows<E: Elem>(out: (&mut [f32], &mut [E]), sums: &mut [f32], x: &[f32], stats: &[Stats], weight: &[f32],
+        dnorm: &[E], passed: Passed<'_>) = norm_backward_body;
 }
 
 #[inline(always)]
 fn norm_backward_body<const FMA: bool, E: Elem>(
     (dx, narrow): (&mut [f32], &mut [E]),
-    share: &mut [f32],
+    sums: &mut [f32],
     x: &[f32],
     stats: &[Stats],
     weight: &[f32],
     dnorm: &[E],
-    residual: &[f32],
+    passed: Passed<'_>,
 ) {
     let dim = weight.len();
     let n = dim as f32;
-    let (dweight, dbias) = share.split_at_mut(dim);
+    let (dweight, dbias) = sums.split_at_mut(dim);
     let dbias = &mut dbias[..dim];
     for (row, &[mean, scale]) in stats.iter().enumerate() {
         let at = row * dim..(row + 1) * dim;
-        let (x, dnorm, residual) = (&x[at.clone()], &dnorm[at.clone()], &residual[at.clone()]);
+        let (x, dnorm, residual) = (&x[at.clone()], &dnorm[at.clone()], &passed.residual[at.clone()]);
+        // A factor of 1 changes no bit.
+        let share = passed.shares.map_or(1.0, |shares| shares[row]);
         let (dx, narrow) = (&mut dx[at.clone()], &mut narrow[at]);
         for i in 0..dim {
             let d = dnorm[i].get();
@@ -213,7 +235,7 @@ fn norm_backward_body<const FMA: bool, E: Elem>(
             let normed = (x[i] - mean) * scale;
             let d = residual[i] + scale * (dnorm[i].get() * weight[i] - total - normed * dot);
             dx[i] = d;
-            narrow[i] = E::put(d);
+            narrow[i] = E::put(share * d);
         }
     }
 }
@@ -222,17 +244,31 @@ fn norm_backward_body<const FMA: bool, E: Elem>(
 pub(crate) fn convert<E: Elem>(x: &[f32]) -> Buffer<E> {
     let mut out = Buffer::<E>::new(x.len());
     let task = crate::cpu::TASK;
-    out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| convert_part(out, x));
+    out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| convert_part(out, x, 1.0));
+    out
+}
+
+/// Rows of `dim` numbers times a share each, in the element type of products.
+pub(super) fn convert_rows<E: Elem>(x: &[f32], dim: usize, shares: Option<&[f32]>) -> Buffer<E> {
+    let Some(shares) = shares else { return convert(x) };
+    let mut out = Buffer::<E>::new(x.len());
+    let rows = rows_per_task(dim);
+    (out.par_chunks_mut(rows * dim), x.par_chunks(rows * dim), shares.par_chunks(rows))
+        .into_par_iter()
+        .for_each(|(out, x, shares)| {
+            let rows = out.chunks_exact_mut(dim).zip(x.chunks_exact(dim));
+            rows.zip(shares).for_each(|((out, x), &share)| convert_part(out, x, share));
+        });
     out
 }
 
 multiversion! {
-    fn convert_part<E: Elem>(out: &mut [E], x: &[f32]) = convert_body;
+    fn convert_part<E: Elem>(out: &mut [E], x: &[f32], factor: f32) = convert_body;
 }
 
 #[inline(always)]
-fn convert_body<const FMA: bool, E: Elem>(out: &mut [E], x: &[f32]) {
-    out.iter_mut().zip(x).for_each(|(out, &x)| *out = E::put(x));
+fn convert_body<const FMA: bool, E: Elem>(out: &mut [E], x: &[f32], factor: f32) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out = E::put(factor * x));
 }
 
 /// The sum of every column: block sums are added in order, whatever the number of threads.

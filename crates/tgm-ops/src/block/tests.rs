@@ -73,7 +73,7 @@ impl Case {
     }
 
     fn composed(&self) -> (Tensor, GradStore) {
-        self.run(|x, params| composed(x, params, Compute::default()))
+        self.run(|x, params| composed(x, params, None, Compute::default()))
     }
 }
 
@@ -104,8 +104,15 @@ fn cases() -> Vec<Case> {
 }
 
 fn compare(case: &Case, precision: Precision, bar: f64) {
-    let (want, want_grads) = case.composed();
-    let (got, got_grads) = case.block(precision, Keep::Activations);
+    close(case, case.block(precision, Keep::Activations), case.composed(), bar);
+}
+
+fn close(
+    case: &Case,
+    (got, got_grads): (Tensor, GradStore),
+    (want, want_grads): (Tensor, GradStore),
+    bar: f64,
+) {
     assert!(distance(&got, &want) < bar, "output off by {}", distance(&got, &want));
     for (name, var) in NAMES.iter().zip(&case.vars) {
         let (got, want) = (got_grads.get(var).unwrap(), want_grads.get(var).unwrap());
@@ -144,6 +151,49 @@ fn recomputation_and_a_second_backward_pass_change_no_bit() {
     }
 }
 
+/// Some samples without attention, some without MLP, one with neither, what is kept made larger.
+const FACTORS: [[f32; 4]; 2] = [[0.0, 1.25, 0.0, 1.25], [2.0, 0.0, 0.0, 2.0]];
+
+#[test]
+fn dropped_branches_are_those_of_the_composed_block() {
+    let case = Case::new([4, 37, 24], 3, 40);
+    let factors = FACTORS.each_ref().map(|f| &f[..]);
+    let want = || case.run(|x, params| composed(x, params, Some(factors), Compute::default()));
+    for (precision, bar) in [(Precision::F32, 2e-5), (Precision::Bf16, 2e-2)] {
+        for keep in [Keep::Activations, Keep::Inputs] {
+            let compute = Compute { precision, keep };
+            let got = case.run(|x, params| block_dropping(x, params, factors, compute));
+            close(&case, got, want(), bar);
+        }
+    }
+}
+
+#[test]
+fn factors_of_one_change_no_bit_and_a_sample_without_branches_passes_as_it_is() {
+    let case = Case::new([4, 37, 24], 3, 40);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let compute = Compute { precision, keep: Keep::Activations };
+        let (want, want_grads) = case.block(precision, Keep::Activations);
+        let (got, grads) = case.run(|x, params| block_dropping(x, params, [&[1.0; 4], &[1.0; 4]], compute));
+        assert_eq!(values(&got), values(&want));
+        for var in &case.vars {
+            assert_eq!(values(grads.get(var).unwrap()), values(want_grads.get(var).unwrap()));
+        }
+        let dropped =
+            block_dropping(case.x(), &case.params, FACTORS.each_ref().map(|f| &f[..]), compute).unwrap();
+        let sample = |t: &Tensor| values(&t.get(2).unwrap());
+        assert_eq!(sample(&dropped), sample(case.x()));
+    }
+}
+
+#[test]
+fn factors_are_as_many_as_samples() {
+    let case = Case::new([2, 9, 24], 3, 40);
+    let error = block_dropping(case.x(), &case.params, [&[1.0; 2], &[1.0; 3]], Compute::default());
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("[2, 3] factors for 2 samples"), "{message}");
+}
+
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let case = Case::new([2, 150, 96], 3, 384);
@@ -173,8 +223,10 @@ fn quick_gelu_is_for_inference_only() {
     case.params.activation = Activation::QuickGelu;
     assert!(block(case.x(), &case.params, Compute::default()).is_err());
     let compute = Compute::inference(Precision::F32);
-    let (got, want) =
-        (block(case.x(), &case.params, compute).unwrap(), composed(case.x(), &case.params, compute).unwrap());
+    let (got, want) = (
+        block(case.x(), &case.params, compute).unwrap(),
+        composed(case.x(), &case.params, None, compute).unwrap(),
+    );
     assert!(distance(&got, &want) < 1e-5);
 }
 

@@ -75,11 +75,13 @@ impl<T: Elem> Finish for Store<'_, T> {
     }
 }
 
-/// Writes product plus bias plus residual.
+/// Writes residual plus (product plus bias) times the row's share.
 pub(crate) struct AddResidual<'a> {
     pub(crate) out: Out<'a, f32>,
     pub(crate) stride: usize,
     pub(crate) bias: &'a [f32],
+    /// A number per row; 1 if `None`.
+    pub(crate) shares: Option<&'a [f32]>,
     pub(crate) residual: &'a [f32],
 }
 
@@ -92,8 +94,10 @@ impl Finish for AddResidual<'_> {
             // SAFETY: rows and columns of different tiles are different.
             let out = unsafe { self.out.part(start, sums.len()) };
             let residual = &self.residual[start..start + sums.len()];
+            // A factor of 1 changes no bit.
+            let share = self.shares.map_or(1.0, |shares| shares[row]);
             for (((out, &s), &b), &x) in out.iter_mut().zip(sums).zip(&self.bias[at.col..]).zip(residual) {
-                *out = x + (s + b);
+                *out = x + share * (s + b);
             }
         });
     }

@@ -184,12 +184,16 @@ fn finishes_compute_what_they_say() {
     }
     close(&out, &biased);
 
-    let mut out = zeros();
-    {
-        let finish = AddResidual { out: Out::new(&mut out), stride: n, bias: &bias, residual: &residual };
-        run(&|a, b| product::<f32, _, _, _>(a, b, &finish));
+    let shares: Vec<f32> = (0..m).map(|row| [0.0, 1.25, 1.0][row % 3]).collect();
+    for shares in [None, Some(&shares[..])] {
+        let mut out = zeros();
+        {
+            let (out, residual) = (Out::new(&mut out), &residual);
+            let finish = AddResidual { out, stride: n, bias: &bias, shares, residual };
+            run(&|a, b| product::<f32, _, _, _>(a, b, &finish));
+        }
+        close(&out, &|i| biased(i) * shares.map_or(1.0, |s| s[i / n]) + residual[i]);
     }
-    close(&out, &|i| biased(i) + residual[i]);
 
     let (gelu, quick) =
         (|x: f32| x * 0.5 * libm::erfcf(-x / 2f32.sqrt()), |x: f32| x / (1.0 + (-1.702 * x).exp()));
