@@ -3,6 +3,7 @@
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor};
+use tgm_ops::on_worker;
 
 use crate::config::Config;
 use crate::score::unit;
@@ -135,7 +136,7 @@ impl ClipModel {
     /// [`ClipError::Shape`] for other than RGB, or images smaller than a patch.
     pub fn image_embedding(&self, pixels: &Tensor) -> Result<Tensor, ClipError> {
         self.check_pixels(pixels)?;
-        Ok(self.vision.image_embedding(pixels)?)
+        Ok(on_worker(|| self.vision.image_embedding(pixels))?)
     }
 
     /// Projected patch features `[F, P, E]` (not normalised) of CLIP-normalised pixels `[F, 3, H, W]`; the patches
@@ -146,7 +147,7 @@ impl ClipModel {
     /// [`ClipError::Shape`] for other than RGB, or images smaller than a patch.
     pub fn patch_features(&self, pixels: &Tensor, features: PatchFeatures) -> Result<Tensor, ClipError> {
         self.check_pixels(pixels)?;
-        Ok(self.vision.patch_features(pixels, features)?)
+        Ok(on_worker(|| self.vision.patch_features(pixels, features))?)
     }
 
     fn check_pixels(&self, pixels: &Tensor) -> Result<(), ClipError> {

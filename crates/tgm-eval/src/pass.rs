@@ -6,6 +6,7 @@
 use candle_core::{Device, Tensor};
 use tgm_data::loader::{EvalLoader, Sample};
 use tgm_mae::Encoder;
+use tgm_ops::on_worker;
 
 use crate::{Error, Features, Readout, Result, baseline};
 
@@ -83,10 +84,8 @@ fn flush(
     }
     let tubelets = stack(&clips)?;
     let slots = clips[0].grid.slots();
-    let vectors = encoders
-        .iter()
-        .map(|encoder| Ok(readout.apply(&encoder.forward_all(&tubelets)?, slots)?.to_vec2::<f32>()?))
-        .collect::<Result<Vec<_>>>()?;
+    let encode = |encoder: &Encoder| Ok(readout.apply(&encoder.forward_all(&tubelets)?, slots)?.to_vec2()?);
+    let vectors = on_worker(|| encoders.iter().map(encode).collect::<Result<Vec<Vec<Vec<f32>>>>>())?;
     let mut first = 0;
     for views in &videos {
         let (sample, clip) = (&views[0], &views[0].clip);

@@ -62,6 +62,7 @@ mod simd;
 mod sink;
 mod softmax;
 mod target;
+mod worker;
 
 pub use adamw::{AdamW, AdamWConfig, AdamWError, Gradients};
 pub use attention::attention;
@@ -80,3 +81,4 @@ pub use precision::{Compute, Keep, Precision};
 pub use product::finish::Activation;
 pub use softmax::log_softmax;
 pub use target::TargetSpec;
+pub use worker::on_worker;

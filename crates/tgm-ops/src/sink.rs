@@ -19,24 +19,29 @@ pub(crate) struct Slot {
     pub(crate) reached: bool,
 }
 
+/// By parameter.
+type Slots = HashMap<TensorId, Slot>;
+
 thread_local! {
-    static SINK: RefCell<Option<HashMap<TensorId, Slot>>> = const { RefCell::new(None) };
+    static SINK: RefCell<Option<Slots>> = const { RefCell::new(None) };
 }
 
 /// Runs `f` with the slots in place, and gives them back, whatever became of `f`.
-pub(crate) fn with<R>(slots: HashMap<TensorId, Slot>, f: impl FnOnce() -> R) -> (R, HashMap<TensorId, Slot>) {
-    /// Empties the sink also when `f` panics, so that a later pass on this thread does not find stale buffers.
-    struct Reset;
-    impl Drop for Reset {
+///
+/// A thread of the pool that waits for a part of one backward pass may take up another whole one meanwhile: the slots of
+/// the first are put aside until the second has ended.
+pub(crate) fn with<R>(slots: Slots, f: impl FnOnce() -> R) -> (R, Slots) {
+    /// Puts back what was there also when `f` panics, so that a later pass on this thread does not find stale buffers.
+    struct Restore(Option<Slots>);
+    impl Drop for Restore {
         fn drop(&mut self) {
-            SINK.with(|sink| sink.borrow_mut().take());
+            SINK.set(self.0.take());
         }
     }
-    SINK.with(|sink| *sink.borrow_mut() = Some(slots));
-    let reset = Reset;
+    let restore = Restore(SINK.replace(Some(slots)));
     let result = f();
-    let slots = SINK.with(|sink| sink.borrow_mut().take()).unwrap_or_default();
-    drop(reset);
+    let slots = SINK.take().unwrap_or_default();
+    drop(restore);
     (result, slots)
 }
 
@@ -68,4 +73,45 @@ pub(crate) fn deliver_values(param: &Tensor, values: &[f32]) -> Result<Option<Te
             buffer.copy_from_slice(values);
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    fn slots(param: &Tensor, value: f32) -> Slots {
+        HashMap::from([(param.id(), Slot { values: vec![value], filled: true, reached: false })])
+    }
+
+    fn add_one(param: &Tensor) -> bool {
+        deliver(param, |buffer, _| buffer[0] += 1.0).unwrap().is_none()
+    }
+
+    #[test]
+    fn a_pass_within_a_pass_has_its_own_slots_and_leaves_those_of_the_outer_one() {
+        let var = Var::new(&[0f32], &Device::Cpu).unwrap();
+        let param = var.as_tensor();
+        let (inner, outer) = with(slots(param, 10.0), || {
+            assert!(add_one(param));
+            let (taken, inner) = with(slots(param, 20.0), || add_one(param));
+            assert!(taken && add_one(param));
+            inner
+        });
+        assert_eq!((inner[&param.id()].values[0], outer[&param.id()].values[0]), (21.0, 12.0));
+        assert!(!add_one(param), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_pass_that_panics_leaves_the_slots_of_the_outer_one() {
+        let var = Var::new(&[0f32], &Device::Cpu).unwrap();
+        let param = var.as_tensor();
+        let (_, outer) = with(slots(param, 10.0), || {
+            let inner = std::panic::AssertUnwindSafe(|| with(HashMap::new(), || panic!("on purpose")));
+            assert!(std::panic::catch_unwind(inner).is_err());
+            assert!(add_one(param));
+        });
+        assert_eq!(outer[&param.id()].values[0], 11.0);
+    }
 }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use candle_core::{Tensor, Var};
 use tgm_contrastive::{Contrast, ContrastiveHead};
 use tgm_mae::{MaskedLoss, TokenSplit, VideoMae};
-use tgm_ops::{Gradients, Params};
+use tgm_ops::{Gradients, Params, on_worker};
 
 /// The part of a global batch that is in the model at once.
 #[derive(Clone, Debug)]
@@ -64,11 +64,11 @@ impl Joint {
     /// # Errors
     /// When shapes do not fit, or a parameter gets no gradient.
     pub fn gradient(&self, params: &Params, batch: &[MicroBatch], grads: &mut Gradients) -> Result<Losses> {
-        match (&self.contrastive, batch) {
+        on_worker(|| match (&self.contrastive, batch) {
             (None, _) => self.reconstruction_only(params, batch, grads),
             (Some((head, weight)), [whole]) => self.at_once(head, *weight, params, whole, grads),
             (Some((head, weight)), _) => self.cached(head, *weight, params, batch, grads),
-        }
+        })
     }
 
     fn reconstruction_only(

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use tgm_data::loader::{EvalLoader, Sample};
 use tgm_mae::{Checkpoint, Classifier, DropPath, Encoder, MaeConfig};
-use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, log_softmax};
+use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, log_softmax, on_worker};
 use tgm_random::Streams;
 use tgm_video::{Normalization, patchify};
 
@@ -253,24 +253,30 @@ impl Learner {
         for (clips, targets) in clips.chunks(micro).zip(targets.chunks(micro * self.classes)) {
             let (count, values) = (clips.len(), clips[0].len() / tokens);
             let input = Tensor::from_vec(clips.concat(), (count, tokens, values), &Device::Cpu)?;
-            let logits = match (&self.network, &drop) {
-                (Network::Attentive(encoder, head), _) => {
-                    head.forward(&encoder.forward_all(&input)?.detach())?
-                }
-                (Network::Finetune(classifier), Some(drop)) => {
-                    classifier.forward_dropping(&input, &drop.narrow(start, count)?)?
-                }
-                (Network::Finetune(classifier), None) => classifier.forward(&input)?,
-            };
             let targets = Tensor::from_slice(targets, (count, self.classes), &Device::Cpu)?;
-            let mean = ((log_softmax(&logits)? * targets)?.sum_all()? / -(count as f64))?;
-            let share = count as f64 / all as f64;
-            loss += share * f64::from(mean.to_scalar::<f32>()?);
-            grads.add(self.params.iter(), &mean.backward()?, share as f32)?;
+            let drop = drop.as_ref().map(|drop| drop.narrow(start, count)).transpose()?;
+            let part = on_worker(|| -> Result<Tensor> {
+                let logits = self.training_logits(&input, drop.as_ref())?;
+                let part = ((log_softmax(&logits)? * targets)?.sum_all()? / -(all as f64))?;
+                grads.backward(self.params.iter(), &part)?;
+                Ok(part)
+            })?;
+            loss += f64::from(part.to_scalar::<f32>()?);
             start += count;
         }
         self.loss = loss;
         Ok(grads)
+    }
+
+    /// Class scores `[B, classes]` of clips `[B, N, P]`, for a backward pass.
+    fn training_logits(&self, tubelets: &Tensor, drop: Option<&DropPath>) -> Result<Tensor> {
+        Ok(match (&self.network, drop) {
+            (Network::Attentive(encoder, head), _) => {
+                head.forward(&encoder.forward_all(tubelets)?.detach())?
+            }
+            (Network::Finetune(classifier), Some(drop)) => classifier.forward_dropping(tubelets, drop)?,
+            (Network::Finetune(classifier), None) => classifier.forward(tubelets)?,
+        })
     }
 
     /// Lets the moving average follow.
@@ -335,7 +341,7 @@ impl Learner {
                 views => {
                     for part in views?.chunks(self.settings.micro_batch) {
                         let input = stack(&part.iter().collect::<Vec<_>>())?;
-                        for logits in self.forward(&input)?.to_vec2::<f32>()? {
+                        for logits in on_worker(|| self.forward(&input))?.to_vec2::<f32>()? {
                             let mut row: Vec<f64> = logits.into_iter().map(f64::from).collect();
                             softmax(&mut row);
                             scores.extend(row);
