@@ -141,6 +141,20 @@ fn check_goes_on_where_it_was_and_sees_what_changed() {
 }
 
 #[test]
+fn a_check_by_another_decoder_is_made_again() {
+    let (dir, manifest) = dataset();
+    let check = || ok(&["data", "check", text(&manifest)]).1;
+    check();
+    let record = dir.path().join("clips.csv.check.jsonl");
+    let written = std::fs::read_to_string(&record).unwrap();
+    let scanner = serde_json::to_string(&tgm_video::scanner_version()).unwrap();
+    assert_eq!(written.matches(&scanner).count(), 6, "{written}");
+    std::fs::write(&record, written.replace(&scanner, "\"another\"")).unwrap();
+    assert!(!check().contains("did not change"));
+    assert!(check().contains("6 files did not change"));
+}
+
+#[test]
 fn other_limits_are_another_check() {
     let (_dir, manifest) = dataset();
     let check = |limit: &str| ok(&["data", "check", text(&manifest), "--max-duration", limit]);

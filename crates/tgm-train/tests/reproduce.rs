@@ -123,3 +123,27 @@ fn fine_tuning_can_be_added_to_runs_that_are_finished() {
     let without = ok(&arguments(&out, &["--seeds", "1"]));
     assert!(!without.contains("fine-tune top-1"), "asked for without: {without}");
 }
+
+#[test]
+fn runs_that_another_machine_made_are_in_the_tables_and_are_not_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (there, here) = (dir.path().join("there"), dir.path().join("here"));
+    ok(&arguments(&there, &["--seeds", "1"]));
+    let record = there.join("runs.json");
+    let known = ["--known", text(&record)];
+
+    ok(&arguments(&here, &[&["--seeds", "1"], &known[..]].concat()));
+    assert_eq!(tables(&here), tables(&there), "baselines, losses and intervals");
+    assert!(!here.join("runs").exists() && !here.join("worlds").exists(), "nothing was made");
+
+    ok(&arguments(&here, &[&["--seeds", "2"], &known[..]].concat()));
+    assert_eq!(tables(&here)[0]["rows"][2]["seeds"], serde_json::json!([0, 1]));
+    let made = |seed: u64| here.join(format!("runs/moving-frame/text-joint-s{seed}")).exists();
+    assert!(!made(0) && made(1));
+
+    let other = dir.path().join("other");
+    let error = fails(1, &arguments(&other, &[&["--set", "train.batch=16"], &known[..]].concat()));
+    assert!(error.contains("runs of another plan") && !other.exists(), "{error}");
+    let error = fails(1, &arguments(&other, &["--known", "no/such.json"]));
+    assert!(error.contains("cannot read the runs in") && error.contains("no/such.json"), "{error}");
+}

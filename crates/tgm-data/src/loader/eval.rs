@@ -1,7 +1,7 @@
 //! The test clips of every row, in order.
 
 use super::config::{ClipConfig, LoaderConfig, TestViews};
-use super::maker::Maker;
+use super::maker::{Maker, patiently};
 use super::pool::OrderedPool;
 use super::sample::Sample;
 use super::{ClipError, LoaderError, Subset};
@@ -36,7 +36,7 @@ impl EvalLoader {
         let per_row = (views.views * crops.len()) as u64;
         let make = move |position: u64| {
             let row = maker.data.manifest().row(maker.data.rows()[position as usize] as usize);
-            maker.test(row, views, &crops, position * per_row)
+            patiently(|| maker.test(row, views, &crops, position * per_row))
         };
         let pool = OrderedPool::new(workers, workers * loader.prefetch.max(1), 0, end, make)
             .map_err(LoaderError::Threads)?;

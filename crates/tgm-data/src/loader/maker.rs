@@ -6,7 +6,8 @@ use rand::RngExt;
 use tgm_masking::{Grid, MotionField};
 use tgm_random::Streams;
 use tgm_video::{
-    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, VideoFile, View, block_motion, motion_grid,
+    Clip, Crop, CropBox, Frame, MotionGrid, ReadOptions, VideoError, VideoFile, View, block_motion,
+    motion_grid,
 };
 
 use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
@@ -168,5 +169,39 @@ impl Maker {
             MotionSource::Auto | MotionSource::Blocks => blocks()?,
         };
         Ok(Some(MotionField::new(self.grid, vectors)?))
+    }
+}
+
+/// Makes clips, once more if that took too long: a machine that stalled must not change what a run is trained on or scored with.
+pub(super) fn patiently<T>(make: impl Fn() -> Result<T, ClipError>) -> Result<T, ClipError> {
+    match make() {
+        Err(ClipError::Video(VideoError::TooSlow { .. })) => make(),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_clip_that_took_too_long_once_is_made_again() {
+        let slow = || ClipError::Video(VideoError::TooSlow { path: "a.mp4".into(), max_seconds: 60.0 });
+        let broken = || ClipError::NoCodecMotion { file: "a.mp4".into() };
+        // How often a clip is made whose first tries end like this, and whether there is one in the end.
+        let made = |tries: [Option<fn() -> ClipError>; 3]| {
+            let times = Cell::new(0);
+            let result = patiently(|| {
+                times.set(times.get() + 1);
+                tries[times.get() - 1].map_or(Ok(()), |error| Err(error()))
+            });
+            (times.get(), result.is_ok())
+        };
+        assert_eq!(made([None; 3]), (1, true));
+        assert_eq!(made([Some(slow), None, None]), (2, true));
+        assert_eq!(made([Some(slow); 3]), (2, false));
+        assert_eq!(made([Some(broken), None, None]), (1, false));
     }
 }

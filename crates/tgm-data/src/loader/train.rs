@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tgm_random::Streams;
-use tgm_video::VideoError;
 
 use super::config::{ClipConfig, LoaderConfig};
-use super::maker::Maker;
+use super::maker::{Maker, patiently};
 use super::order::Permutation;
 use super::pool::OrderedPool;
 use super::sample::{Batch, Sample, Skip};
-use super::{ClipError, LoaderError, Subset};
+use super::{LoaderError, Subset};
 
 /// Yields the batches of a training run from any step on.
 ///
@@ -198,14 +197,6 @@ fn outcome(
     Outcome { sample: None, skipped }
 }
 
-/// Makes a clip, once more if that took too long: a machine that stalled must not change what a run is trained on.
-fn patiently<T>(make: impl Fn() -> Result<T, ClipError>) -> Result<T, ClipError> {
-    match make() {
-        Err(ClipError::Video(VideoError::TooSlow { .. })) => make(),
-        done => done,
-    }
-}
-
 /// Panics at the video that the variable `TGM_PANIC_AT` names. For tests of what a defect of the program does to a run: only
 /// there in builds with debug assertions.
 fn panic_if_asked(path: &str) {
@@ -232,30 +223,4 @@ fn worst(reasons: &HashMap<String, (u64, String)>) -> String {
     reasons.sort_by_key(|(reason, (times, _))| (std::cmp::Reverse(*times), (*reason).clone()));
     let show = |(reason, (times, path)): &(&String, &(u64, String))| format!("{times} × {reason}, as {path}");
     reasons.iter().take(3).map(show).collect::<Vec<_>>().join("; ")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    #[test]
-    fn a_clip_that_took_too_long_once_is_not_replaced() {
-        let slow = || ClipError::Video(VideoError::TooSlow { path: "a.mp4".into(), max_seconds: 60.0 });
-        let broken = || ClipError::NoCodecMotion { file: "a.mp4".into() };
-        // How often a clip is made whose first tries end like this, and whether there is one in the end.
-        let made = |tries: [Option<fn() -> ClipError>; 3]| {
-            let times = Cell::new(0);
-            let result = patiently(|| {
-                times.set(times.get() + 1);
-                tries[times.get() - 1].map_or(Ok(()), |error| Err(error()))
-            });
-            (times.get(), result.is_ok())
-        };
-        assert_eq!(made([None; 3]), (1, true));
-        assert_eq!(made([Some(slow), None, None]), (2, true));
-        assert_eq!(made([Some(slow); 3]), (2, false));
-        assert_eq!(made([Some(broken), None, None]), (1, false));
-    }
 }

@@ -16,6 +16,7 @@ Examples:
   tgm reproduce --budget 10m                       the main table, as far as ten minutes go
   tgm reproduce --table a --seeds 3                the main table, complete
   tgm reproduce --table a --table b --table c      more tables; runs that they share are made once
+  tgm reproduce --table a --known their/runs.json  without the runs that another machine has made
   tgm reproduce --list                             the runs, without making them")]
 pub(super) struct Args {
     /// The tables; by default the main one.
@@ -39,6 +40,9 @@ pub(super) struct Args {
     /// Also fine-tune every encoder for so many epochs.
     #[arg(long, value_name = "EPOCHS")]
     finetune: Option<f64>,
+    /// Runs that were made elsewhere: the `runs.json` of their folder; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    known: Vec<PathBuf>,
     /// Set a key of the configuration for all runs; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -71,8 +75,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         settings: args.settings,
     };
     let (out, tables) = (std::path::absolute(&args.out)?, args.tables);
-    let Args { seeds, budget, finetune, .. } = args;
-    let order = Order { out, tables, seeds, budget, finetune, plan };
+    let Args { seeds, budget, finetune, known, .. } = args;
+    let order = Order { out, tables, seeds, budget, finetune, known, plan };
     let result = reproduce(order, stop)?;
     print!("{}", result.markdown);
     println!("\npage        {}", result.page.display());

@@ -11,10 +11,12 @@
 //! | `worlds/` | videos, captions, score maps |
 //! | `runs/WORLD/ARM-sSEED/` | a run, and its `result.json` |
 //! | `tables.json`, `tables.md`, `tables.html` | the numbers |
+//! | `runs.json` | what they are made of, for another machine or a reader: a [`Record`] |
 
 mod arm;
 mod baseline;
 mod plan;
+mod record;
 mod run;
 mod summary;
 mod tables;
@@ -29,6 +31,7 @@ use anyhow::{Context, Result};
 
 pub use arm::{Arm, Clips, Scene, World};
 pub use plan::{Plan, duration};
+pub use record::Record;
 pub use run::{Bench, Probe, RunResult, Spent};
 pub use summary::{Row, Summary, summarise};
 pub use tables::{Line, Table};
@@ -50,6 +53,8 @@ pub struct Order {
     pub budget: Option<Duration>,
     /// Also fine-tune every encoder for so many epochs.
     pub finetune: Option<f64>,
+    /// Files of runs that were made elsewhere and are not made again.
+    pub known: Vec<PathBuf>,
     /// What all runs have in common, with the steps that are wanted; a budget may shorten them.
     pub plan: Plan,
 }
@@ -74,25 +79,34 @@ pub struct Reproduction {
 pub fn reproduce(order: Order, stop: Stop) -> Result<Reproduction> {
     let begun = Instant::now();
     let arms = arms(&order.tables);
+    let known = known(&order.known, &order.plan)?;
     let door = door(&order.out)?;
     let plan = settle(&order, &arms, &stop)?;
     drop(door);
-    let bench = bench(&order, &plan, stop);
+    let bench = Bench { known, ..bench(&order, &plan, stop) };
     let unfinished = work(&order, &bench, &arms, begun)?;
 
     let seeds = 0..order.seeds;
     let finished = |arm: &Arm| seeds.clone().filter_map(|seed| bench.finished(arm, seed)).collect::<Vec<_>>();
-    let baselines = baselines(&order.out, &plan, &arms)?;
-    let of_world = |world: World| baselines.get(&world).cloned().unwrap_or_default();
+    let baselines = baselines(&bench, &arms)?;
+    let of_world = |world: World| baselines.get(&world.name()).cloned().unwrap_or_default();
     let summaries =
         order.tables.iter().map(|&table| summarise(table, finished, of_world)).collect::<Result<Vec<_>>>()?;
     let how = describe(&order, &plan, arms.len(), unfinished);
+    let runs = arms.iter().flat_map(finished).collect();
+    let record = Record { plan, finetune: order.finetune, baselines, runs };
+    publish(&order.out, summaries, how, &record)
+}
+
+/// Writes the tables and what they are made of.
+fn publish(out: &Path, summaries: Vec<Summary>, how: String, record: &Record) -> Result<Reproduction> {
     let markdown = write::markdown(&summaries, &how);
-    let page = order.out.join("tables.html");
-    let _door = self::door(&order.out)?;
-    write_atomically(&order.out.join("tables.md"), markdown.as_bytes())?;
-    write_atomically(&order.out.join("tables.json"), serde_json::to_string_pretty(&summaries)?.as_bytes())?;
+    let page = out.join("tables.html");
+    let _door = door(out)?;
+    write_atomically(&out.join("tables.md"), markdown.as_bytes())?;
+    write_atomically(&out.join("tables.json"), serde_json::to_string_pretty(&summaries)?.as_bytes())?;
     write_atomically(&page, write::page(&summaries, &how).as_bytes())?;
+    write_atomically(&out.join(record::FILE), (serde_json::to_string(record)? + "\n").as_bytes())?;
     Ok(Reproduction { summaries, how, markdown, page })
 }
 
@@ -119,11 +133,33 @@ pub fn arms(tables: &[Table]) -> Vec<Arm> {
 
 fn bench(order: &Order, plan: &Plan, stop: Stop) -> Bench {
     let Plan { clips, steps, settings } = plan.clone();
-    Bench { out: order.out.clone(), clips, steps, finetune: order.finetune, settings, stop }
+    Bench {
+        out: order.out.clone(),
+        clips,
+        steps,
+        finetune: order.finetune,
+        settings,
+        known: Vec::new(),
+        stop,
+    }
 }
 
-/// The plan of the folder; a new one has as many steps as fit one seed of every arm into the budget.
+/// Runs that were made elsewhere, of the same plan.
+fn known(files: &[PathBuf], plan: &Plan) -> Result<Vec<Record>> {
+    let read = |file: &PathBuf| {
+        let record = Record::read(file)?;
+        record.ensure_of(plan, file)?;
+        Ok(record)
+    };
+    files.iter().map(read).collect()
+}
+
+/// The plan of the folder; a new one has as many steps as fit one seed of every arm into the budget, but those of known runs
+/// if there are any.
 fn settle(order: &Order, arms: &[Arm], stop: &Stop) -> Result<Plan> {
+    if !order.known.is_empty() {
+        return order.plan.clone().claim(&order.out);
+    }
     let begun = Instant::now();
     let found = Plan::of(&order.out)?;
     let (Some(budget), None) = (order.budget, &found) else {
@@ -174,14 +210,20 @@ fn work(order: &Order, bench: &Bench, arms: &[Arm], begun: Instant) -> Result<us
     Ok(todo.iter().filter(|(arm, seed)| bench.finished(arm, *seed).is_none()).count())
 }
 
-/// The baselines of every world that has been rendered.
-fn baselines(out: &Path, plan: &Plan, arms: &[Arm]) -> Result<BTreeMap<World, Vec<Probe>>> {
-    let config = crate::config::load("reproduce", &plan.settings)?;
+/// The baselines of every world that has been rendered here, or is known, by its name.
+fn baselines(bench: &Bench, arms: &[Arm]) -> Result<BTreeMap<String, Vec<Probe>>> {
+    let config = crate::config::load("reproduce", &bench.settings)?;
     let mut all = BTreeMap::new();
     for world in arms.iter().map(|arm| arm.world) {
-        let manifest = out.join("worlds").join(world.folder()).join("manifest.csv");
-        if manifest.is_file() && !all.contains_key(&world) {
-            all.insert(world, baseline::measure(&manifest, &config.clip, &config.loader)?);
+        let name = world.name();
+        if all.contains_key(&name) {
+            continue;
+        }
+        let manifest = bench.out.join("worlds").join(world.folder()).join("manifest.csv");
+        if let Some(known) = bench.known.iter().find_map(|record| record.baselines.get(&name)) {
+            all.insert(name, known.clone());
+        } else if manifest.is_file() {
+            all.insert(name, baseline::measure(&manifest, &config.clip, &config.loader)?);
         }
     }
     Ok(all)

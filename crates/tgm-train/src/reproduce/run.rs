@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tgm_data::manifest::{Manifest, write_manifest};
 
 use super::arm::{Arm, Clips, World};
+use super::record::{Record, digits};
 use crate::config::{self, Config};
 use crate::evaluation::data::{Choices, EvalData, LABEL};
 use crate::evaluation::supervised;
@@ -19,6 +20,9 @@ use crate::trainer::{Start, Trainer};
 use crate::{demo, model_io, score_cache};
 
 const RESULT: &str = "result.json";
+
+/// The name of the probe that is made by fine-tuning.
+pub(super) const FINE_TUNE: &str = "fine-tune";
 
 /// What came out of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +68,7 @@ pub struct Probe {
     /// `knn`, `linear` or `fine-tune` of the motion; of something else with its name behind: `linear colour`.
     pub name: String,
     /// For each test clip 1 where the best class is the label, else 0.
+    #[serde(with = "digits")]
     pub hits: Vec<f64>,
 }
 
@@ -80,6 +85,8 @@ pub struct Bench {
     pub finetune: Option<f64>,
     /// Settings for all runs, as for `--set`.
     pub settings: Vec<String>,
+    /// Runs that were made elsewhere.
+    pub known: Vec<Record>,
     /// Ends a run after a step, saved.
     pub stop: Stop,
 }
@@ -101,6 +108,11 @@ impl Bench {
 
     /// The result of a run of which nothing is missing.
     pub fn finished(&self, arm: &Arm, seed: u64) -> Option<RunResult> {
+        let known = || self.known.iter().find_map(|record| record.find(arm, seed, self.finetune));
+        self.finished_here(arm, seed).or_else(known)
+    }
+
+    fn finished_here(&self, arm: &Arm, seed: u64) -> Option<RunResult> {
         let folder = self.folder(arm, seed);
         let mut result: RunResult = read(&folder.join(RESULT))?;
         if let Some(epochs) = self.finetune {
@@ -269,5 +281,5 @@ fn finetuned(config: &Config, folder: &Path, epochs: f64) -> Result<Probe> {
     };
     let outcome = supervised::evaluate(&data, &checkpoint, &recipe, conduct, config.seed)?;
     let task = outcome.first().context("a world has one task")?;
-    Ok(Probe { name: "fine-tune".into(), hits: task.ours.hits()? })
+    Ok(Probe { name: FINE_TUNE.into(), hits: task.ours.hits()? })
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tgm_data::index_store::{IndexStore, IndexWriter};
 use tgm_data::manifest::{Manifest, ManifestError, write_manifest};
 use tgm_data::survey::{Depth, FileReport, examine, identity, row_problem};
-use tgm_video::{FrameIndex, ReadOptions, VideoFile, VideoReader};
+use tgm_video::{FrameIndex, ReadOptions, VideoFile, VideoReader, scanner_version};
 
 use super::{ManifestArgs, clean};
 use crate::progress::Progress;
@@ -21,7 +21,8 @@ use crate::progress::Progress;
 /// Read every video of a manifest; say which are bad and why, and write a manifest without them.
 ///
 /// Prints one line per bad file, and one per bad row of a good file. What was found is kept beside the manifest
-/// (MANIFEST.check.jsonl): a check that was interrupted goes on where it was, and files that did not change are not read again. The
+/// (MANIFEST.check.jsonl): a check that was interrupted goes on where it was, and files that did not change are not read again, unless
+/// this program or its FFmpeg reads videos otherwise by now. The
 /// places of all frames are kept, too, beside this manifest and the new one (MANIFEST.index): training on either opens its videos
 /// faster. Where nothing can be written beside the manifest, nothing is kept, and the check says so.
 #[derive(clap::Args, Debug)]
@@ -177,7 +178,8 @@ fn survey(
         // Before the report, which says that the file need not be looked at again.
         index.iter().try_for_each(|index| keep_index(path, file, index))?;
         if let Some(notes) = &notes {
-            notes.keep(&Recorded { depth, limits: limits(options), report: report.clone() })?;
+            let (limits, scanner) = (limits(options), scanner_version());
+            notes.keep(&Recorded { depth, limits, scanner, report: report.clone() })?;
         }
         progress.set(done.fetch_add(1, Ordering::Relaxed) + 1);
         Ok(((*path).to_owned(), report))
@@ -242,6 +244,9 @@ struct Recorded {
     /// What [`limits`] says: other ones may find another file bad.
     #[serde(default)]
     limits: [f64; 2],
+    /// What read the file, as [`scanner_version`] says: another decoder may find another file bad.
+    #[serde(default)]
+    scanner: String,
     #[serde(flatten)]
     report: FileReport,
 }
@@ -250,11 +255,12 @@ fn limits(options: &ReadOptions) -> [f64; 2] {
     [options.max_duration, options.max_seconds]
 }
 
-/// The newest report of each path at this depth and with these limits. Lines that were cut off are passed over.
+/// The newest report of each path at this depth, with these limits and by this decoder. Lines that were cut off are passed over.
 fn recorded(record: &Path, depth: Depth, options: &ReadOptions) -> HashMap<String, FileReport> {
     let text = std::fs::read_to_string(record).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Recorded>(line).ok());
-    let same = |line: &Recorded| line.depth == depth && line.limits == limits(options);
+    let (limits, scanner) = (limits(options), scanner_version());
+    let same = |line: &Recorded| line.depth == depth && line.limits == limits && line.scanner == scanner;
     lines.filter(same).map(|line| (line.report.path.clone(), line.report)).collect()
 }
 
