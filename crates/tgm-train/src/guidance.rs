@@ -22,7 +22,8 @@ const BUILTIN: ModelSource = ModelSource::Embedded {
 };
 
 const NEEDS_CAPTIONS: &str = "text-guided masking and the contrastive loss need the manifest's column `caption` filled (`tgm \
-                              caption` writes captions), or use --masking tube --contrastive off";
+                              caption` writes captions, but not for videos that it cannot read: `tgm data check` writes a \
+                              manifest without those), or use --masking tube --contrastive off";
 
 /// Embeddings of this many captions are remembered.
 const REMEMBERED: usize = 65_536;
@@ -50,7 +51,7 @@ impl Guide {
         let clip = if wanted { Some(load_clip(&config.text, device)?) } else { None };
         let cached = match (&clip, &config.text.cache) {
             (Some(clip), Some(folder)) if config.masking.needs_scores() => {
-                let (cached, missing) = CachedScores::open(folder, clip, config.text.scores, data)?;
+                let (cached, missing) = CachedScores::open(folder, clip, &config.text, data)?;
                 if missing > 0 {
                     let folder = folder.display();
                     tracing::warn!(
@@ -213,9 +214,16 @@ pub fn score_frames(
 /// # Errors
 /// When it cannot be had.
 pub fn load_clip(text: &TextConfig, device: &Device) -> Result<ClipModel> {
-    let source = match text.model.as_str() {
-        "builtin" => BUILTIN,
-        other => other.parse::<ModelSource>().with_context(|| format!("text.model = \"{other}\""))?,
-    };
-    Ok(ClipModel::load(&source, device)?)
+    Ok(ClipModel::load(&source(text)?, device)?)
+}
+
+/// Where the CLIP comes from that `text.model` names.
+///
+/// # Errors
+/// When it names none.
+pub fn source(text: &TextConfig) -> Result<ModelSource> {
+    match text.model.as_str() {
+        "builtin" => Ok(BUILTIN),
+        other => other.parse().with_context(|| format!("text.model = \"{other}\"")),
+    }
 }

@@ -6,6 +6,9 @@
 #![deny(missing_docs)]
 #![allow(clippy::print_stdout, reason = "a command line program: results go to stdout")]
 
+#[macro_use]
+mod out;
+
 pub mod batch;
 pub mod captioning;
 pub mod checkpoint;
@@ -28,6 +31,7 @@ pub mod progress;
 pub mod rehearsal;
 pub mod report;
 pub mod reproduce;
+mod row_video;
 pub mod run_data;
 pub mod run_dir;
 pub mod schedule;

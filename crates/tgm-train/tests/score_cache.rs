@@ -27,6 +27,10 @@ fn demo() -> Config {
     demo_of(8)
 }
 
+fn text(scores: ScoreOptions) -> config::TextConfig {
+    config::TextConfig { scores, ..config::TextConfig::default() }
+}
+
 fn all_rows() -> Subset {
     let manifest = Arc::new(Manifest::load(world()).unwrap());
     let rows = (0..manifest.len() as u32).collect();
@@ -73,7 +77,7 @@ fn cache_and_clip_choose_the_same_tubelets_of_whole_frames_on_any_grid() {
         let rules = Rules { every: 1, options, ..Rules::default() };
         let filled = fill(&data, &clip, &rules, dir.path()).unwrap();
         assert_eq!((filled.videos, filled.maps, filled.bad.len()), (24, 72, 0));
-        let (cached, missing) = CachedScores::open(dir.path(), &clip, options, &data).unwrap();
+        let (cached, missing) = CachedScores::open(dir.path(), &clip, &text(options), &data).unwrap();
         assert_eq!(missing, 0);
         for patch in [4, 8, 16] {
             let clips = ClipConfig { crop: Crop::Center, ..demo_of(patch).clip };
@@ -112,7 +116,7 @@ fn random_crops(data: &Subset, patch: usize) -> Vec<Sample> {
 fn cache_and_crops(clip: &ClipModel, patch: usize) -> (tempfile::TempDir, CachedScores, Vec<Sample>) {
     let (data, options, dir) = (all_rows(), ScoreOptions::default(), tempfile::tempdir().unwrap());
     fill(&data, clip, &Rules { every: 1, options, ..Rules::default() }, dir.path()).unwrap();
-    let (cached, _) = CachedScores::open(dir.path(), clip, options, &data).unwrap();
+    let (cached, _) = CachedScores::open(dir.path(), clip, &text(options), &data).unwrap();
     (dir, cached, random_crops(&data, patch))
 }
 

@@ -80,13 +80,14 @@ fn reconstructions_say_where_their_statistics_come_from() {
     let dir = tempfile::tempdir().unwrap();
     let (run, out) = (dir.path().join("run"), dir.path().join("viz"));
     let world = world();
-    let normalised = ["--set", "model.normalize_target=true", "--set", "data.test_split=none"];
+    let normalised = ["--set", "model.normalize_target=true", "--set", "masking.ratio=0.75"];
     ok(&tiny(&world, &run, &[&normalised[..], &["--steps", "1"]].concat()));
     let viz = ["viz", "--data", &world, "--count", "1", "--checkpoint", text(&run), "--out", text(&out)];
     let page = ok(&viz);
     let html = fs::read_to_string(page.trim()).unwrap();
     assert_eq!(html.matches("from visible neighbours").count(), 5, "one for each strategy");
     assert!(!html.contains("ORACLE"));
+    assert!(html.contains("the run's; 75 % hidden"), "its masking is drawn as it trained with it");
     assert!(panels(&out).contains(&"reconstruction-text".into()), "the run's own CLIP is used");
     let html = fs::read_to_string(ok(&[&viz[..], &["--oracle"]].concat()).trim()).unwrap();
     assert_eq!(html.matches("ORACLE STATISTICS").count(), 5);

@@ -125,7 +125,8 @@ impl ClipConfig {
         Ok(Grid::new(frames / tubelet.frames, side, side)?)
     }
 
-    pub(crate) fn read_options(&self) -> ReadOptions {
+    /// How videos are opened and read for these clips.
+    pub fn read_options(&self) -> ReadOptions {
         ReadOptions {
             motion_vectors: matches!(self.motion, MotionSource::Codec | MotionSource::Auto),
             max_pixels: self.max_pixels,
@@ -201,6 +202,14 @@ impl Default for TestViews {
 }
 
 impl TestViews {
+    /// Whether there are such views.
+    ///
+    /// # Errors
+    /// [`LoaderError::BadConfig`].
+    pub fn validate(&self) -> Result<(), LoaderError> {
+        self.crops().map(drop)
+    }
+
     pub(crate) fn crops(&self) -> Result<Vec<Crop>, LoaderError> {
         if self.views == 0 {
             return Err(bad("views", 0, "at least 1"));

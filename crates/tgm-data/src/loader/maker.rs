@@ -123,7 +123,7 @@ impl Maker {
         let whole = if self.config.whole_frames { clips.pop() } else { None };
         let sample = |(clip, view): (Clip, &View)| {
             self.config.tubelet.grid(&clip)?;
-            let motion = self.motion(&frames, view, &clip, file)?;
+            let (motion_source, motion) = self.motion(&frames, view, &clip, file)?;
             Ok(Sample {
                 row: row.index() as u32,
                 path: row.path().to_owned(),
@@ -140,6 +140,7 @@ impl Maker {
                 tubelet: self.config.tubelet,
                 normalization: self.config.normalization,
                 motion,
+                motion_source,
                 caption: row.captions().next().map(str::to_owned),
                 label: row.label(),
             })
@@ -153,27 +154,33 @@ impl Maker {
         view: &View,
         clip: &Clip,
         file: &VideoFile,
-    ) -> Result<Option<MotionField>, ClipError> {
+    ) -> Result<(MotionSource, Option<MotionField>), ClipError> {
         let shape = self.config.tubelet;
         let exported = frames.iter().any(|frame| frame.motion.is_some());
         let any = frames.iter().flat_map(|frame| &frame.motion).any(|vectors| !vectors.is_empty());
-        let codec = || motion_grid(frames, view, shape);
-        let blocks = || block_motion(clip, shape, self.config.block_radius);
-        let MotionGrid { vectors, .. } = match self.config.motion {
-            MotionSource::None => return Ok(None),
+        let source = match self.config.motion {
             MotionSource::Codec if !exported => {
                 return Err(ClipError::NoCodecMotion { file: file.name().to_owned() });
             }
-            MotionSource::Codec => codec()?,
-            MotionSource::Auto if any => codec()?,
-            MotionSource::Auto | MotionSource::Blocks => blocks()?,
+            MotionSource::Auto if any => MotionSource::Codec,
+            MotionSource::Auto => MotionSource::Blocks,
+            asked => asked,
         };
-        Ok(Some(MotionField::new(self.grid, vectors)?))
+        let MotionGrid { vectors, .. } = match source {
+            MotionSource::None => return Ok((source, None)),
+            MotionSource::Codec => motion_grid(frames, view, shape)?,
+            MotionSource::Auto | MotionSource::Blocks => block_motion(clip, shape, self.config.block_radius)?,
+        };
+        Ok((source, Some(MotionField::new(self.grid, vectors)?)))
     }
 }
 
-/// Makes clips, once more if that took too long: a machine that stalled must not change what a run is trained on or scored with.
-pub(super) fn patiently<T>(make: impl Fn() -> Result<T, ClipError>) -> Result<T, ClipError> {
+/// Reads from a video, once more if that took too long: a machine that stalled must not change what a run is trained on or
+/// scored with.
+///
+/// # Errors
+/// Those of the second time, or of the first for any other reason.
+pub fn patiently<T>(mut make: impl FnMut() -> Result<T, ClipError>) -> Result<T, ClipError> {
     match make() {
         Err(ClipError::Video(VideoError::TooSlow { .. })) => make(),
         done => done,

@@ -20,9 +20,11 @@ use std::sync::Arc;
 pub use config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
 pub use error::{ClipError, LoaderError};
 pub use eval::EvalLoader;
+pub use maker::patiently;
 pub use order::Permutation;
 use pool::PoolError;
 pub use sample::{Batch, Sample, Skip};
+pub use source::frames_of_row;
 pub use train::{LoaderStats, TrainLoader};
 
 use crate::manifest::{Manifest, ManifestError};

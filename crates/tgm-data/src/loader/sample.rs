@@ -3,6 +3,8 @@
 use tgm_masking::{Grid, MotionField};
 use tgm_video::{Clip, CropBox, Normalization, TubeletShape, VideoError, patchify, patchify_into};
 
+use super::config::MotionSource;
+
 /// One clip with everything that belongs to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
@@ -36,6 +38,8 @@ pub struct Sample {
     pub normalization: Normalization,
     /// How the content of each tubelet moves, if that is wanted.
     pub motion: Option<MotionField>,
+    /// Where `motion` comes from: [`MotionSource::Codec`] or [`MotionSource::Blocks`], or [`MotionSource::None`] without.
+    pub motion_source: MotionSource,
     /// One of the row's captions: in training drawn anew for each clip, in evaluation the first.
     pub caption: Option<String>,
     /// The class index.

@@ -11,6 +11,7 @@ use tgm_video::{
 
 use super::ClipError;
 use crate::index_store::IndexStore;
+use crate::manifest::Row;
 
 /// An open video.
 pub(super) enum Source {
@@ -102,14 +103,30 @@ impl Source {
         start: Option<f64>,
         end: Option<f64>,
     ) -> Result<Range<usize>, ClipError> {
-        let (start, end) = (start.unwrap_or(0.0), end.unwrap_or(f64::INFINITY));
-        let index = self.index();
-        let duration = index.duration().unwrap_or(0.0);
-        if start > duration {
-            return Err(ClipError::AfterEnd { file: file.name().to_owned(), start, duration });
-        }
-        Ok(index.range(start, end))
+        frames_between(file, self.index(), start, end)
     }
+}
+
+/// The frames that a row of a manifest stands for, from its `start` to before its `end`; at least one.
+///
+/// # Errors
+/// [`ClipError::AfterEnd`] when the video ends before the row starts.
+pub fn frames_of_row(row: &Row<'_>, index: &FrameIndex) -> Result<Range<usize>, ClipError> {
+    frames_between(&row.video(), index, row.start(), row.end())
+}
+
+fn frames_between(
+    file: &VideoFile,
+    index: &FrameIndex,
+    start: Option<f64>,
+    end: Option<f64>,
+) -> Result<Range<usize>, ClipError> {
+    let (start, end) = (start.unwrap_or(0.0), end.unwrap_or(f64::INFINITY));
+    let duration = index.duration().unwrap_or(0.0);
+    if start > duration {
+        return Err(ClipError::AfterEnd { file: file.name().to_owned(), start, duration });
+    }
+    Ok(index.range(start, end))
 }
 
 /// Decoded videos that stay in memory, until the budget is used up; then nothing more comes in.

@@ -97,7 +97,7 @@ fn walk(
 }
 
 /// Whether a file is taken for a video: by the end of its name.
-pub(crate) fn is_video(path: &Path) -> bool {
+pub fn is_video(path: &Path) -> bool {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
     ending.is_some_and(|ending| VIDEOS.contains(&ending.as_str()))
 }

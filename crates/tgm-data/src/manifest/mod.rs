@@ -39,7 +39,7 @@ use std::path::{Component, Path, PathBuf};
 pub use classes::Classes;
 use column::{CategoryColumn, TextColumn};
 pub use error::ManifestError;
-pub(crate) use folder::is_video;
+pub use folder::is_video;
 use places::Places;
 use tgm_video::VideoFile;
 pub use write::{Record, write_manifest};

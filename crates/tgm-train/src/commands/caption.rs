@@ -7,6 +7,7 @@ use candle_core::Device;
 use tgm_clip::ModelSource;
 use tgm_clip::captioner::{CaptionOptions, Captioner};
 
+use super::read::ReadArgs;
 use crate::captioning::{Captioned, caption};
 use crate::run_data::load_manifest;
 
@@ -38,6 +39,8 @@ pub(super) struct Args {
     /// Write new captions for rows that have some, too.
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Write the counts to a file.
     #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
@@ -51,7 +54,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let manifest = load_manifest(&args.data, args.allow_outside)?;
     let captioner = Captioner::load(&source, &Device::Cpu)?;
     let options = CaptionOptions { max_new_tokens: args.max_tokens };
-    let captioned = caption(&manifest, &captioner, &options, args.replace, &args.out)?;
+    let captioned = caption(&manifest, &captioner, &options, &args.read.options(), args.replace, &args.out)?;
     print(&captioned);
     println!("{}", args.out.display());
     super::write_json(args.json.as_deref(), &captioned)
@@ -63,7 +66,11 @@ fn print(result: &Captioned) {
     for (count, what) in [
         (result.continued, "videos had theirs from an interrupted call"),
         (result.kept, "rows have captions and keep them"),
-        (result.bad.len(), "videos could not be read and have none"),
+        (result.silent, "videos have none, because the model says nothing of them"),
+        (
+            result.bad.len(),
+            "videos could not be read and have none; `tgm data check` writes a manifest without bad videos",
+        ),
     ] {
         if count > 0 {
             println!("{count} {what}");

@@ -9,6 +9,7 @@ mod eval;
 mod features;
 mod forward;
 mod pretrain;
+mod read;
 mod replay;
 mod report;
 mod reproduce;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tgm_data::loader::LoaderError;
 use tracing_subscriber::EnvFilter;
 
 use crate::color;
@@ -73,7 +75,7 @@ enum Command {
     Viz(viz::Args),
 }
 
-/// Stack of the thread that everything runs on: candle walks a loss's graph by recursion, one frame per operation.
+/// Stack of the thread that commands run on: candle walks a loss's graph by recursion, one frame per operation.
 const STACK: usize = 256 << 20;
 
 /// Parses the command line, runs the command and reports its failure as one line.
@@ -88,6 +90,10 @@ pub fn main() -> ExitCode {
         Ok(Err(_)) => Err(anyhow::anyhow!("this is a fault of tgm itself; the message above says where")),
         Err(error) => Err(anyhow::Error::from(error).context("cannot start a thread")),
     };
+    let outcome = outcome.and_then(|()| match crate::out::failure() {
+        Some(reason) => Err(anyhow::anyhow!("cannot write to standard output: {reason}")),
+        None => Ok(()),
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -95,9 +101,16 @@ pub fn main() -> ExitCode {
                 LogFormat::Text => eprintln!("error: {}", one_line(&error)),
                 LogFormat::Json => tracing::error!("{}", one_line(&error)),
             }
-            ExitCode::from(if error.downcast_ref::<ConfigError>().is_some() { 2 } else { 1 })
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
+}
+
+/// Whether an error is about what was asked for, and not about what was found.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let setting = matches!(error.downcast_ref(), Some(tgm_eval::Error::Setting { .. }));
+    let value = matches!(error.downcast_ref(), Some(LoaderError::BadConfig { .. }));
+    setting || value || error.downcast_ref::<ConfigError>().is_some()
 }
 
 /// Messages go to standard error.
@@ -145,7 +158,10 @@ fn run(command: Command) -> Result<()> {
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        // candle puts a backtrace behind its messages where RUST_BACKTRACE is set.
+        let text = cause.to_string();
+        let text = text.split("\n   0: ").next().unwrap_or_default();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if !line.contains(&text) {
             if !line.is_empty() {
                 line += ": ";
@@ -154,6 +170,11 @@ fn one_line(error: &anyhow::Error) -> String {
         }
     }
     line
+}
+
+/// A count that cannot be none.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse::<std::num::NonZeroUsize>().map(Into::into).map_err(|_| "a whole number from 1 on".into())
 }
 
 /// The file of `--json`: that its folder is missing is better known before hours of work than behind them.

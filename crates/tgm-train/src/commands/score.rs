@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use tgm_clip::{PatchFeatures, Resample, ScoreOptions};
 use tgm_data::loader::Subset;
 
+use super::read::ReadArgs;
 use crate::config::{ConfigError, TextConfig};
 use crate::guidance::load_clip;
 use crate::run_data::{load_manifest, subset};
@@ -50,6 +51,8 @@ pub(super) struct Args {
     /// Score every how many-th frame; between them scores are interpolated.
     #[arg(long, default_value_t = 2, value_name = "N")]
     every: usize,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Write the counts to a file.
     #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
@@ -107,7 +110,7 @@ impl Args {
                 Grid::Positions => Resample::Positions,
             },
         };
-        let default = Rules { every: self.every, options, ..Rules::default() };
+        let default = Rules { every: self.every, options, read: self.read.options(), ..Rules::default() };
         match (self.grid, options.resample) {
             (None, _) => Ok(default),
             (Some(0), _) => Err(ConfigError("--grid 0: at least 1".into())),

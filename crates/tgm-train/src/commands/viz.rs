@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::ValueEnum;
 use tgm_clip::{PatchFeatures, ScoreOptions};
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset};
 use tgm_data::manifest::{Manifest, ManifestOptions, Record, write_manifest};
-use tgm_video::{Crop, Sampling, TubeletShape, probe};
+use tgm_video::{Crop, Sampling, TubeletShape};
 
 use crate::checkpoint::RUN;
-use crate::config::{self, ConfigError, TextConfig};
+use crate::config::{self, Config, ConfigError, TextConfig, TextView};
 use crate::guidance::load_clip;
 use crate::model_io::{self, ONE_VIEW};
 use crate::progress::Progress;
@@ -51,7 +51,8 @@ pub(super) struct Args {
     /// The folder to write.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Reconstruct with this model: a run, a checkpoint, or what `import` reads. Clips are then made as for it.
+    /// Reconstruct with this model: a run, a checkpoint, or what `import` reads. Clips are then made as for it, and a run's own
+    /// masking, scores and view of CLIP are drawn first.
     #[arg(long, value_name = "PATH")]
     checkpoint: Option<PathBuf>,
     /// Reconstruct with the hidden tubelets' own brightness and contrast, too; labelled as such.
@@ -60,8 +61,9 @@ pub(super) struct Args {
     /// The CLIP: a folder, `hub:OWNER/NAME@REVISION`, or `builtin`. Default: the checkpoint's, or ViT-B/32.
     #[arg(long)]
     model: Option<String>,
-    /// Features of CLIP, one score map for each; the first guides the mask.
-    #[arg(long, value_delimiter = ',', default_value = "plain,value,surgery")]
+    /// Features of CLIP, one score map for each; the first guides the mask. Default: the run's, and then the others of
+    /// plain,value,surgery.
+    #[arg(long, value_delimiter = ',')]
     features: Vec<Features>,
     /// A mask ratio for all strategies instead of their own.
     #[arg(long)]
@@ -83,7 +85,7 @@ pub(super) struct Args {
     seed: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Features {
     /// The last block's patch tokens, projected.
     Plain,
@@ -98,29 +100,33 @@ pub(super) fn run(args: Args) -> Result<()> {
     let data = args.clips()?;
     let captioned =
         data.rows().iter().any(|&row| data.manifest().row(row as usize).captions().next().is_some());
-    let clip = if captioned { Some(load_clip(&args.text()?, &Device::Cpu)?) } else { None };
-    let scores: Vec<ScoreOptions> = args.features.iter().map(|f| f.options()).collect();
+    let run = args.run()?;
+    let text = args.text(run.as_ref());
+    let clip = if captioned { Some(load_clip(&text, &Device::Cpu)?) } else { None };
+    let scores = args.scores(text.scores);
+    // The maps of a cache are of whole frames.
+    let view = if text.cache.is_some() { TextView::Frame } else { text.view };
     let scene = Scene {
         clip: clip.as_ref(),
         scores: &scores,
+        view,
+        own: run.as_ref().map(|run| &run.masking),
         ratio: args.ratio,
         model: model.as_ref(),
         seed: args.seed,
     };
     let config = ClipConfig {
         motion: MotionSource::Auto,
+        whole_frames: view == TextView::Frame,
         ..model.as_ref().map_or_else(|| args.clip_config(), |model| model.clip().clone())
     };
     let progress = Progress::new("viz", data.rows().len() as u64);
     let mut views = Vec::with_capacity(data.rows().len());
     for samples in EvalLoader::new(&data, &config, &LoaderConfig::default(), ONE_VIEW)? {
         for sample in samples? {
-            let file = data.manifest().row(sample.row as usize).video();
-            let from_codec = probe(file).is_ok_and(|probe| probe.has_codec_motion);
-            let source = if from_codec {
-                "from the codec's vectors"
-            } else {
-                "by block matching: the codec has no vectors"
+            let source = match sample.motion_source {
+                MotionSource::Codec => "from the codec's vectors",
+                _ => "by block matching: the clip has no vectors of a codec",
             };
             views.push(View {
                 title: title(&sample.path),
@@ -141,13 +147,12 @@ fn title(path: &str) -> String {
 }
 
 impl Features {
-    fn options(self) -> ScoreOptions {
-        let features = match self {
+    fn of_patches(self) -> PatchFeatures {
+        match self {
             Self::Plain => PatchFeatures::Plain,
             Self::Value => PatchFeatures::Value,
             Self::Surgery => PatchFeatures::Surgery,
-        };
-        ScoreOptions { features, ..ScoreOptions::default() }
+        }
     }
 }
 
@@ -171,6 +176,9 @@ impl Args {
             let message =
                 format!("{captions} captions for {videos} videos: give one for each, or one for all");
             return Err(ConfigError(message).into());
+        }
+        if let Some(absent) = self.videos.iter().find(|video| !video.is_file()) {
+            bail!("{}: no such file", absent.display());
         }
         let absolute =
             self.videos.iter().map(std::path::absolute).collect::<std::io::Result<Vec<PathBuf>>>()?;
@@ -201,14 +209,27 @@ impl Args {
         }
     }
 
-    /// The CLIP that is asked for, or that the checkpoint's run used.
-    fn text(&self) -> Result<TextConfig> {
-        if let Some(model) = &self.model {
-            return Ok(TextConfig { model: model.clone(), ..TextConfig::default() });
-        }
-        let Some(path) = &self.checkpoint else { return Ok(TextConfig::default()) };
+    /// The configuration of the run that the checkpoint is of, if it is of one.
+    fn run(&self) -> Result<Option<Config>> {
+        let Some(path) = &self.checkpoint else { return Ok(None) };
         let file = model_io::open(path)?.path.join(RUN);
-        let Ok(text) = std::fs::read_to_string(&file) else { return Ok(TextConfig::default()) };
-        Ok(config::from_text(&file.display().to_string(), &text, &[])?.text)
+        let Ok(text) = std::fs::read_to_string(&file) else { return Ok(None) };
+        Ok(Some(config::from_text(&file.display().to_string(), &text, &[])?))
+    }
+
+    /// The CLIP that is asked for, or that the run used, and what it computes.
+    fn text(&self, run: Option<&Config>) -> TextConfig {
+        let own = run.map_or_else(TextConfig::default, |run| run.text.clone());
+        TextConfig { model: self.model.clone().unwrap_or(own.model), ..own }
+    }
+
+    /// What is asked for, or the run's features and then the others.
+    fn scores(&self, run: ScoreOptions) -> Vec<ScoreOptions> {
+        let mut features: Vec<PatchFeatures> = self.features.iter().map(|f| f.of_patches()).collect();
+        if features.is_empty() {
+            let all = Features::value_variants().iter().map(|f| f.of_patches());
+            features = std::iter::once(run.features).chain(all.filter(|f| *f != run.features)).collect();
+        }
+        features.into_iter().map(|features| ScoreOptions { features, ..run }).collect()
     }
 }

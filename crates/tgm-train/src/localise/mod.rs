@@ -34,6 +34,7 @@ fn sample_of(clip: tgm_video::Clip, grid: tgm_masking::Grid, frames: Vec<usize>)
         tubelet: tgm_video::TubeletShape::default(),
         normalization: tgm_video::Normalization::NONE,
         motion: None,
+        motion_source: tgm_data::loader::MotionSource::None,
         caption: None,
         label: None,
     }

@@ -4,23 +4,24 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
 use tgm_clip::cache::{CacheKey, CacheSpec, Maps, ScoreCache};
 use tgm_clip::{ClipModel, Frames, Resample, ScoreOptions};
-use tgm_data::loader::Subset;
+use tgm_data::loader::{ClipError, Subset};
 use tgm_data::manifest::Row;
-use tgm_video::{ReadOptions, VideoReader};
+use tgm_video::{Frame, ReadOptions};
 
 use super::{key, model_name};
 use crate::config::Config;
 use crate::guidance::load_clip;
 use crate::progress::Progress;
+use crate::row_video::RowVideo;
 use crate::run_data::training_data;
 
 /// Which frames are scored, and how finely.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// Every how many-th frame of a video; between them scores are interpolated.
     pub every: usize,
@@ -29,12 +30,14 @@ pub struct Rules {
     pub grid: usize,
     /// What CLIP computes.
     pub options: ScoreOptions,
+    /// How videos are read.
+    pub read: ReadOptions,
 }
 
 impl Default for Rules {
     /// Every second frame, plain features; 14×14 is the grid of a ViT-B at 224 pixels.
     fn default() -> Self {
-        Self { every: 2, grid: 14, options: ScoreOptions::default() }
+        Self { every: 2, grid: 14, options: ScoreOptions::default(), read: ReadOptions::default() }
     }
 }
 
@@ -46,6 +49,16 @@ impl Rules {
             Resample::Positions => self.grid,
         }
     }
+}
+
+/// Which frames are scored, in a cache's words.
+fn frames(every: usize) -> String {
+    if every == 1 { "every one".into() } else { format!("one of {every}") }
+}
+
+/// The reverse.
+pub(super) fn every(frames: &str) -> usize {
+    frames.strip_prefix("one of ").and_then(|every| every.parse().ok()).unwrap_or(1)
 }
 
 /// What a call of [`fill`] did.
@@ -74,8 +87,8 @@ pub struct Filled {
 /// An interruption costs at most this much work, and what is being scored.
 const FLUSH_AFTER: Duration = Duration::from_secs(120);
 
-/// Frames that are decoded before CLIP sees them: bounds the memory, and is a multiple of what goes through CLIP at once.
-const FRAMES_AT_ONCE: usize = 64;
+/// Frames that are decoded before CLIP sees them, as many as go through it at once: of 1920×1080 they take 95 MiB a thread.
+const FRAMES_AT_ONCE: usize = 16;
 
 /// Scores what is not yet in the cache, all captions of a video in one pass. May be interrupted and called again.
 ///
@@ -85,12 +98,13 @@ const FRAMES_AT_ONCE: usize = 64;
 pub fn fill(data: &Subset, clip: &ClipModel, rules: &Rules, folder: &Path) -> Result<Filled> {
     let start = Instant::now();
     let side = rules.side(clip);
-    let frames = if rules.every == 1 { "every one".into() } else { format!("one of {}", rules.every) };
+    let frames = frames(rules.every);
     let spec = CacheSpec::new(&model_name(clip), rules.options, (side, side), &frames);
     let mut cache = ScoreCache::open_or_create(folder, &spec)?;
     let mut filled = Filled { damaged_shards: cache.damaged().len(), ..Filled::default() };
     let todo = missing(data, &cache, &mut filled);
     let progress = Progress::new("score", todo.len() as u64);
+    filled.bad.iter().for_each(|reason| progress.line(&format!("skipped: {reason}")));
     let mut flushed = Instant::now();
     // As many at once as there are threads: what is scored is written before more is begun.
     let at_once = rayon::current_num_threads().max(1);
@@ -140,7 +154,12 @@ pub fn fill(data: &Subset, clip: &ClipModel, rules: &Rules, folder: &Path) -> Re
 /// As [`fill`].
 pub fn fill_for(config: &Config, folder: &Path) -> Result<Filled> {
     let clip = load_clip(&config.text, &Device::Cpu)?;
-    let rules = Rules { every: 1, options: config.text.scores, ..Rules::default() };
+    let rules = Rules {
+        every: 1,
+        options: config.text.scores,
+        read: ReadOptions { motion_vectors: false, ..config.clip.read_options() },
+        ..Rules::default()
+    };
     fill(&training_data(config)?, &clip, &rules, folder)
 }
 
@@ -200,34 +219,68 @@ fn missing<'a>(data: &'a Subset, cache: &ScoreCache, filled: &mut Filled) -> Vec
 
 impl Todo<'_> {
     fn score(&self, clip: &ClipModel, rules: &Rules, side: usize) -> Result<Scored, Failure> {
-        let bad = |error: &dyn std::fmt::Display| Failure::Bad(error.to_string());
         let embedded = clip.embed_text(&self.captions)?;
-        let mut reader = VideoReader::open(self.row.video(), &ReadOptions::default()).map_err(|e| bad(&e))?;
-        let (start, end) = (self.row.start().unwrap_or(0.0), self.row.end().unwrap_or(f64::INFINITY));
-        let numbers: Vec<usize> = reader.index().range(start, end).step_by(rules.every.max(1)).collect();
-        let mut times = Vec::with_capacity(numbers.len());
-        let mut scores = vec![Vec::new(); self.captions.len()];
-        for numbers in numbers.chunks(FRAMES_AT_ONCE) {
-            let frames = reader.read(numbers).map_err(|e| bad(&e))?;
-            let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
-            if let Some(other) = frames.iter().find(|frame| (frame.width, frame.height) != (width, height)) {
-                let (path, number) = (self.row.video(), other.number);
-                return Err(Failure::Bad(format!(
-                    "{}: frame {number} has another size",
-                    path.name().display()
-                )));
-            }
-            times.extend(frames.iter().map(|frame| frame.seconds));
-            let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.rgb.iter().copied()).collect();
-            let frames = Frames::new(&bytes, height as usize, width as usize)?;
-            let found = clip.score_each(frames, &embedded.embeddings, (side, side), &rules.options)?;
-            scores.iter_mut().zip(found).for_each(|(all, found)| all.extend(found));
-        }
+        let score = |frames: Vec<Frame>| self.score_frames(clip, &embedded.embeddings, rules, side, frames);
+        let Found { times, scores } =
+            RowVideo::read(&self.row, &rules.read, |video| self.look(video, rules.every, &score))
+                .map_err(|error| Failure::Bad(error.to_string()))??;
         let maps = self.keys.iter().zip(&scores).map(|(key, scores)| {
             let maps = Maps::new(times.clone(), (side, side), scores).context("score maps")?;
             Ok((key.clone(), maps))
         });
         let maps = maps.collect::<Result<_>>().map_err(Failure::Fatal)?;
         Ok(Scored { maps, frames: times.len(), truncated: embedded.truncated })
+    }
+
+    /// Scores every `every`-th frame. The outer errors are those of reading, the inner ones those of `score`.
+    fn look(
+        &self,
+        video: &mut RowVideo,
+        every: usize,
+        score: &dyn Fn(Vec<Frame>) -> Result<Found, Failure>,
+    ) -> Result<Result<Found, Failure>, ClipError> {
+        let mut all = Found { times: Vec::new(), scores: vec![Vec::new(); self.captions.len()] };
+        let numbers: Vec<usize> = video.frames.clone().step_by(every.max(1)).collect();
+        for numbers in numbers.chunks(FRAMES_AT_ONCE) {
+            match score(video.reader.read(numbers)?) {
+                Ok(found) => all.add(found),
+                Err(failure) => return Ok(Err(failure)),
+            }
+        }
+        Ok(Ok(all))
+    }
+
+    fn score_frames(
+        &self,
+        clip: &ClipModel,
+        texts: &Tensor,
+        rules: &Rules,
+        side: usize,
+        frames: Vec<Frame>,
+    ) -> Result<Found, Failure> {
+        let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
+        if let Some(other) = frames.iter().find(|frame| (frame.width, frame.height) != (width, height)) {
+            let (file, number) = (self.row.video(), other.number);
+            return Err(Failure::Bad(format!("{}: frame {number} has another size", file.name().display())));
+        }
+        let times = frames.iter().map(|frame| frame.seconds).collect();
+        let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.rgb.iter().copied()).collect();
+        drop(frames);
+        let frames = Frames::new(&bytes, height as usize, width as usize)?;
+        Ok(Found { times, scores: clip.score_each(frames, texts, (side, side), &rules.options)? })
+    }
+}
+
+/// What CLIP says of some frames.
+struct Found {
+    times: Vec<f64>,
+    /// For each caption.
+    scores: Vec<Vec<f32>>,
+}
+
+impl Found {
+    fn add(&mut self, more: Self) {
+        self.times.extend(more.times);
+        self.scores.iter_mut().zip(more.scores).for_each(|(all, more)| all.extend(more));
     }
 }

@@ -11,10 +11,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use tgm_clip::cache::{CacheKey, CacheSpec, Maps, Region, ScoreCache};
-use tgm_clip::{ClipModel, ScoreOptions, slots};
+use tgm_clip::{ClipModel, PatchFeatures, Resample, slots};
 use tgm_data::loader::{Sample, Subset};
 use tgm_data::manifest::Row;
 use tgm_masking::ScoreMap;
+
+use crate::config::TextConfig;
 
 pub use fill::{Filled, Rules, fill, fill_for};
 
@@ -31,14 +33,9 @@ impl CachedScores {
     ///
     /// # Errors
     /// When there is no cache, it was made by another model or with other options, or none of the clips is in it.
-    pub fn open(
-        folder: &Path,
-        clip: &ClipModel,
-        options: ScoreOptions,
-        data: &Subset,
-    ) -> Result<(Self, usize)> {
+    pub fn open(folder: &Path, clip: &ClipModel, text: &TextConfig, data: &Subset) -> Result<(Self, usize)> {
         let CacheSpec { rows, cols, frames, .. } = CacheSpec::of_folder(folder)?;
-        let spec = CacheSpec::new(&model_name(clip), options, (rows, cols), &frames);
+        let spec = CacheSpec::new(&model_name(clip), text.scores, (rows, cols), &frames);
         let cache = ScoreCache::open(folder, &spec)?;
         let (mut found, mut missing) = (0, 0);
         for &number in data.rows() {
@@ -51,12 +48,11 @@ impl CachedScores {
         }
         if found == 0 {
             bail!(
-                "{}: none of the {missing} captions of {} has a map in this cache; make them with \
-                 `tgm score --data {} --out {}`",
+                "{}: none of the {missing} captions of {} has a map in this cache (nor has a video whose size or date \
+                 changed since); make them with `{}`",
                 folder.display(),
                 data.manifest().file().display(),
-                data.manifest().file().display(),
-                folder.display()
+                command(folder, text, &spec, data)
             );
         }
         Ok((Self { cache, data: data.clone() }, missing))
@@ -97,6 +93,26 @@ fn region(sample: &Sample) -> Region {
         width: part(crop.width, width),
         height: part(crop.height, height),
     }
+}
+
+/// The command that makes what is missing in a cache.
+fn command(folder: &Path, text: &TextConfig, spec: &CacheSpec, data: &Subset) -> String {
+    let features = match spec.options.features {
+        PatchFeatures::Plain => "plain",
+        PatchFeatures::Value => "value",
+        PatchFeatures::Surgery => "surgery",
+    };
+    let grid = match spec.options.resample {
+        Resample::Map => String::new(),
+        Resample::Positions => format!(" --resample positions --grid {}", spec.rows),
+    };
+    format!(
+        "tgm score --data {} --out {} --model {} --features {features}{grid} --every {}",
+        data.manifest().file().display(),
+        folder.display(),
+        text.model,
+        fill::every(&spec.frames)
+    )
 }
 
 /// What the maps of a row and a caption are found by: the file, the part of it that the row is, and the caption.

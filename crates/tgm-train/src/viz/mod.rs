@@ -16,7 +16,8 @@ use tgm_masking::{Cues, Mask, Masking, MotionBoxConfig, MotionWarpConfig, ScoreM
 use tgm_random::Streams;
 use tgm_video::write_png;
 
-use crate::guidance::score_clip;
+use crate::config::TextView;
+use crate::guidance::{score_clip, score_frames};
 use crate::localise::{frame_difference_energy, share_under};
 
 pub use canvas::{Canvas, Strip};
@@ -53,6 +54,10 @@ pub struct Scene<'a> {
     pub clip: Option<&'a ClipModel>,
     /// A score map for each.
     pub scores: &'a [ScoreOptions],
+    /// What CLIP looks at; for [`TextView::Frame`] the clips need their whole frames.
+    pub view: TextView,
+    /// The masking of the model's run: drawn as it is, first, in place of the defaults of its kind.
+    pub own: Option<&'a Masking>,
     /// A ratio for all strategies instead of their own.
     pub ratio: Option<f64>,
     /// Reconstructs.
@@ -92,7 +97,8 @@ impl Scene<'_> {
         for masking in self.strategies(&cues) {
             let mut rng = Streams::new(self.seed).stream("mask", 0, sample.number);
             let mask = masking.mask(&sample.grid, &cues, &mut rng)?;
-            panels.push(mask_panel(&canvas, &masking, &mask, &energy));
+            let whose = self.own.filter(|own| same_kind(own, &masking)).map_or("", |_| "the run's; ");
+            panels.push(mask_panel(&canvas, &masking, &mask, &energy, whose));
             if let Some(model) = self.model {
                 panels.extend(model.panels(sample, &mask, &masking)?);
             }
@@ -104,28 +110,47 @@ impl Scene<'_> {
         let (Some(clip), Some(caption)) = (self.clip, &sample.caption) else { return Ok(Vec::new()) };
         let text = clip.embed_text(&[caption])?.embeddings.get(0)?;
         let score = |options: &ScoreOptions| -> Result<(ScoreOptions, ScoreMap)> {
-            Ok((*options, score_clip(clip, sample, &text, options)?))
+            let scores = match self.view {
+                TextView::Crop => score_clip(clip, sample, &text, options)?,
+                TextView::Frame => score_frames(clip, sample, &text, options)?,
+            };
+            Ok((*options, scores))
         };
         self.scores.iter().map(score).collect()
     }
 
-    /// Every strategy that has its cue.
+    /// Every strategy that has its cue, the run's own first.
     fn strategies(&self, cues: &Cues<'_>) -> Vec<Masking> {
-        let ratio = |own: f64| self.ratio.unwrap_or(own);
-        let (text, window, warp) =
-            (TextConfig::default(), MotionBoxConfig::default(), MotionWarpConfig::default());
-        let all = [
-            Masking::Text(TextConfig { ratio: ratio(text.ratio), ..text }),
-            Masking::MotionBox(MotionBoxConfig { ratio: ratio(window.ratio), ..window }),
-            Masking::MotionWarp(MotionWarpConfig { ratio: ratio(warp.ratio), ..warp }),
-            Masking::Tube { ratio: ratio(0.9) },
-            Masking::Random { ratio: ratio(0.9) },
+        let defaults = [
+            Masking::Text(TextConfig::default()),
+            Masking::MotionBox(MotionBoxConfig::default()),
+            Masking::MotionWarp(MotionWarpConfig::default()),
+            Masking::Tube { ratio: 0.9 },
+            Masking::Random { ratio: 0.9 },
         ];
+        let others = defaults.into_iter().filter(|other| self.own.is_none_or(|own| !same_kind(own, other)));
+        let all = self.own.cloned().into_iter().chain(others);
+        let all = all.map(|masking| with_ratio(masking, self.ratio));
         let has_cue = |masking: &Masking| {
             !(masking.needs_scores() && cues.scores.is_none()
                 || masking.needs_motion() && cues.motion.is_none())
         };
-        all.into_iter().filter(has_cue).collect()
+        all.filter(has_cue).collect()
+    }
+}
+
+fn same_kind(a: &Masking, b: &Masking) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
+}
+
+fn with_ratio(masking: Masking, ratio: Option<f64>) -> Masking {
+    let Some(ratio) = ratio else { return masking };
+    match masking {
+        Masking::Random { .. } => Masking::Random { ratio },
+        Masking::Tube { .. } => Masking::Tube { ratio },
+        Masking::MotionBox(own) => Masking::MotionBox(MotionBoxConfig { ratio, ..own }),
+        Masking::MotionWarp(own) => Masking::MotionWarp(MotionWarpConfig { ratio, ..own }),
+        Masking::Text(own) => Masking::Text(TextConfig { ratio, ..own }),
     }
 }
 
@@ -144,7 +169,7 @@ fn score_panel(canvas: &Canvas, options: &ScoreOptions, scores: &ScoreMap) -> Pa
     }
 }
 
-fn mask_panel(canvas: &Canvas, masking: &Masking, mask: &Mask, energy: &[f64]) -> Panel {
+fn mask_panel(canvas: &Canvas, masking: &Masking, mask: &Mask, energy: &[f64], whose: &str) -> Panel {
     let covered = share_under(energy, mask).map_or_else(
         || "nothing changes in this clip".into(),
         |share| format!("{:.0} % of the frame-difference energy under it", 100.0 * share),
@@ -152,7 +177,7 @@ fn mask_panel(canvas: &Canvas, masking: &Masking, mask: &Mask, energy: &[f64]) -
     Panel {
         name: format!("mask-{}", masking.name()),
         title: format!("Mask: {}", strategy(masking)),
-        note: format!("{:.0} % hidden, {covered}", 100.0 * mask.ratio()),
+        note: format!("{whose}{:.0} % hidden, {covered}", 100.0 * mask.ratio()),
         strip: canvas.clone().masked(mask),
     }
 }

@@ -342,10 +342,17 @@ fn energy_rows(manifest: &std::path::Path, args: &Args) -> Result<Vec<Row>> {
     let (auto, blocks) = (loader(MotionSource::Auto)?, loader(MotionSource::Blocks)?);
     let progress = Progress::new("clips", data.rows().len() as u64);
     let mut shares = vec![[Vec::new(), Vec::new()]; Method::WITHOUT_TEXT.len()];
+    let mut without_vectors = 0;
     for (number, (auto, blocks)) in (0u64..).zip(auto.zip(blocks)) {
         for (sample, other) in auto?.iter().zip(&blocks?) {
             let energy = frame_difference_energy(sample);
+            let matched = sample.motion_source != MotionSource::Codec;
+            without_vectors += usize::from(matched);
             for (method, shares) in Method::WITHOUT_TEXT.iter().zip(&mut shares) {
+                // Not the codec's, but block matching in its place.
+                if matched && method.cue == Cue::Codec {
+                    continue;
+                }
                 let motion = if method.cue == Cue::Blocks { &other.motion } else { &sample.motion };
                 let cues = Cues { scores: None, motion: motion.as_ref() };
                 for ((ratio, _), shares) in ENERGY_BARS.into_iter().zip(shares) {
@@ -357,15 +364,21 @@ fn energy_rows(manifest: &std::path::Path, args: &Args) -> Result<Vec<Row>> {
         progress.set(number + 1);
     }
     progress.finish();
+    if without_vectors > 0 {
+        println!("{without_vectors} clips have no motion vectors of a codec and are not in its lines");
+    }
     println!(
         "{} clips; share of the frame-difference energy under the mask\n{:<25}{:>9}{:>9}",
-        shares[0][0].len(),
+        shares.iter().map(|[first, _]| first.len()).max().unwrap_or(0),
         "",
         ENERGY_BARS[0].0,
         ENERGY_BARS[1].0
     );
     let mut rows = Vec::new();
     for (method, shares) in Method::WITHOUT_TEXT.iter().zip(shares) {
+        if shares[0].is_empty() {
+            continue;
+        }
         let [first, second] = shares.each_ref().map(|all| mean(all.iter().copied()));
         println!("{:<25}{first:>9.3}{second:>9.3}", method.name);
         rows.extend([first, second].into_iter().zip(ENERGY_BARS).map(|(ours, (ratio, bar))| Row {

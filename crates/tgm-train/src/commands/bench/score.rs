@@ -33,7 +33,7 @@ pub(in crate::commands) struct Args {
     #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = fast_precisions())]
     precision: Vec<Precision>,
     /// Frames of 224² that go through together.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = crate::commands::at_least_one)]
     batch: usize,
     #[command(flatten)]
     threads: Threads,

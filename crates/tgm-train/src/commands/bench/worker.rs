@@ -82,7 +82,7 @@ fn step(spec: &Spec) -> Result<Work> {
     } else {
         None
     };
-    let batch = [MicroBatch {
+    let batch = vec![MicroBatch {
         tubelets,
         split,
         texts: if spec.contrastive { Some(input.get("texts")?.clone()) } else { None },

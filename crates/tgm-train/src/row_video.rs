@@ -1,0 +1,33 @@
+//! The part of a video that a row of a manifest is, read by the rules of training.
+
+use std::ops::Range;
+
+use tgm_data::loader::{ClipError, frames_of_row, patiently};
+use tgm_data::manifest::Row;
+use tgm_video::{ReadOptions, VideoReader};
+
+/// A row's video, open.
+pub struct RowVideo {
+    /// Its reader.
+    pub reader: VideoReader,
+    /// The frames from the row's start to its end; at least one.
+    pub frames: Range<usize>,
+}
+
+impl RowVideo {
+    /// Opens a row's video and hands it to `read`, all of it [`patiently`].
+    ///
+    /// # Errors
+    /// Those of opening and of `read`, and [`ClipError::AfterEnd`] for a row that starts behind the end of its video.
+    pub fn read<T>(
+        row: &Row<'_>,
+        options: &ReadOptions,
+        mut read: impl FnMut(&mut Self) -> Result<T, ClipError>,
+    ) -> Result<T, ClipError> {
+        patiently(|| {
+            let reader = VideoReader::open(row.video(), options)?;
+            let frames = frames_of_row(row, reader.index())?;
+            read(&mut Self { reader, frames })
+        })
+    }
+}
