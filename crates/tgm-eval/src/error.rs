@@ -2,6 +2,7 @@
 
 /// Why an evaluation was refused.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A set of features, scores or values has no rows, or its rows have no columns.
     #[error("{what}: nothing to evaluate (no {missing})")]

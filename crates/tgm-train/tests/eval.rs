@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::{fails, fixtures, ok, text, tgm, tiny, world};
+use common::{fails, fixtures, ok, said, stderr, text, tgm, tiny, world};
 use serde_json::Value;
 
 const DATASETS: [&str; 6] = ["k400", "ssv2", "ucf101", "hmdb51", "diving48", "epic100"];
@@ -78,21 +78,11 @@ fn every_data_set_goes_through_every_frozen_protocol() {
         let dir = miniature(dataset);
         for protocol in ["knn", "linear", "zero-shot"] {
             let report = dir.path().join("result.json");
-            let table = ok(&[
-                "eval",
-                dataset,
-                "--data",
-                text(dir.path()),
-                "--checkpoint",
-                text(run()),
-                "--protocol",
-                protocol,
-                "--allow-partial",
-                "--template",
-                "a video of {}",
-                "--json",
-                text(&report),
-            ]);
+            let start = ["eval", dataset, "--data", text(dir.path()), "--checkpoint", text(run())];
+            let more = ["--protocol", protocol, "--allow-partial", "--json", text(&report)];
+            let template = ["--template", "a video of {}"];
+            let template = if protocol == "zero-shot" { &template[..] } else { &[] };
+            let table = ok(&[&start[..], &more, template].concat());
             for line in
                 ["this checkpoint", "random encoder", "pixel-difference kNN", "majority class", "chance"]
             {
@@ -214,8 +204,8 @@ fn page_and_predictions_show_every_clip_and_the_mistakes() {
     assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "no picture is left over");
 }
 
-#[test]
-fn a_bad_test_video_is_an_error_unless_allowed_and_then_counts_as_wrong() {
+/// The world's manifest in a folder of its own, where this video is none.
+fn world_with_a_bad(video: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let videos = fixtures().join("world/videos");
     fs::create_dir(dir.path().join("videos")).unwrap();
@@ -225,7 +215,13 @@ fn a_bad_test_video_is_an_error_unless_allowed_and_then_counts_as_wrong() {
     }
     let manifest = dir.path().join("manifest.csv");
     fs::copy(world(), &manifest).unwrap();
-    fs::write(dir.path().join("videos/test-00003.mp4"), "no video").unwrap();
+    fs::write(dir.path().join("videos").join(video), "no video").unwrap();
+    (dir, manifest)
+}
+
+#[test]
+fn a_bad_test_video_is_an_error_unless_allowed_and_then_counts_as_wrong() {
+    let (dir, manifest) = world_with_a_bad("test-00003.mp4");
     let arguments =
         ["eval", "manifest", "--data", text(&manifest), "--checkpoint", text(run()), "--protocol", "knn"];
     let error = fails(1, &arguments);
@@ -378,6 +374,60 @@ fn saved_training_is_not_repeated_and_another_recipe_does_not_go_on_with_it() {
     assert_eq!(first, again);
     let error = fails(1, &[&arguments[..], &QUICK, &["--set", "mixup=0.0"]].concat());
     assert!(error.contains("other settings"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_finishes_the_step_of_fine_tuning_saves_and_leaves() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (out, world) = (dir.path().join("out"), world());
+    let start = ["eval", "manifest", "--data", &world, "--checkpoint", text(run()), "--protocol", "finetune"];
+    let long = ["--no-random", "--set", "epochs=2000.0", "--out", text(&out), "--save-every", "1"];
+    let mut command = common::command(&[&start[..], &QUICK, &long].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while !out.join("finetune-label-trained.safetensors").is_file() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no step within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let error = common::error_of(&child.wait_with_output().unwrap(), 1);
+    assert!(
+        error.contains("stopped by a signal after step") && error.contains("goes on from there"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_bad_train_video_is_passed_over_by_fine_tuning_and_named_but_features_need_it() {
+    let (_dir, manifest) = world_with_a_bad("train-00003.mp4");
+    let start = ["eval", "manifest", "--data", text(&manifest), "--checkpoint", text(run())];
+    let output = tgm(&[&start[..], &["--protocol", "finetune", "--no-random"], &QUICK].concat());
+    let (table, said) = (said(&output), stderr(&output));
+    assert!(table.contains("pixel-difference kNN"), "{table}");
+    assert!(
+        said.contains("1 training videos could not be read") && said.contains("train-00003.mp4"),
+        "{said}"
+    );
+
+    let error = fails(1, &[&start[..], &["--protocol", "knn"]].concat());
+    assert!(error.contains("train-00003.mp4"), "{error}");
+}
+
+#[test]
+fn a_setting_that_the_head_does_not_read_is_refused_by_name() {
+    let world = world();
+    let start = ["eval", "manifest", "--data", &world, "--checkpoint", text(run())];
+    for (protocol, setting, name) in
+        [("attentive", "drop_path=0.2", "drop_path"), ("finetune", "heads=2", "heads")]
+    {
+        let more = ["--protocol", protocol, "--set", setting];
+        let error = fails(2, &[&start[..], &more, &QUICK].concat());
+        assert!(error.contains(&format!("`{name}`")) && error.contains("has no effect"), "{error}");
+    }
 }
 
 #[test]

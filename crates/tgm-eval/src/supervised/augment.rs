@@ -75,9 +75,9 @@ impl Geometry {
         }
     }
 
-    /// Puts a box of `from` into `into`.
-    pub fn paste(&self, into: &mut [f32], from: &[f32], area: PixelBox) {
-        self.each(area, |at| into[at..at + 3].copy_from_slice(&from[at..at + 3]));
+    /// Exchanges a box of two clips.
+    pub fn swap(&self, one: &mut [f32], other: &mut [f32], area: PixelBox) {
+        self.each(area, |at| one[at..at + 3].swap_with_slice(&mut other[at..at + 3]));
     }
 }
 
@@ -122,25 +122,37 @@ impl Mix {
         }
     }
 
-    /// Mixes every clip with the one at its place from the end.
+    /// Mixes every clip with the one at its place from the end: in place, for a batch of clips is large.
     pub fn apply(self, clips: &mut [Vec<f32>], geometry: &Geometry) {
-        if self == Self::None {
-            return;
+        let odd = clips.len() % 2 == 1;
+        let (front, back) = clips.split_at_mut(clips.len() / 2);
+        for (clip, other) in front.iter_mut().zip(back.iter_mut().rev()) {
+            self.pair(clip, other, geometry);
         }
-        let last = clips.len().saturating_sub(1);
-        let others: Vec<Vec<f32>> = clips.to_vec();
-        for (index, clip) in clips.iter_mut().enumerate() {
-            let other = &others[last - index];
-            match self {
-                Self::None => {}
-                Self::Mixup(share) => {
-                    let (own, rest) = (share as f32, (1.0 - share) as f32);
-                    clip.iter_mut()
-                        .zip(other)
-                        .for_each(|(value, other)| *value = own * *value + rest * other);
+        if let Some(middle) = back.first_mut().filter(|_| odd) {
+            self.alone(middle);
+        }
+    }
+
+    /// Mixes two clips with each other.
+    fn pair(self, one: &mut [f32], other: &mut [f32], geometry: &Geometry) {
+        match self {
+            Self::None => {}
+            Self::Mixup(share) => {
+                let (own, rest) = (share as f32, (1.0 - share) as f32);
+                for (a, b) in one.iter_mut().zip(other) {
+                    (*a, *b) = (own * *a + rest * *b, own * *b + rest * *a);
                 }
-                Self::Cutmix(area) => geometry.paste(clip, other, area),
             }
+            Self::Cutmix(area) => geometry.swap(one, other, area),
+        }
+    }
+
+    /// Mixes a clip with itself, which leaves it as it is but for rounding.
+    fn alone(self, clip: &mut [f32]) {
+        if let Self::Mixup(share) = self {
+            let (own, rest) = (share as f32, (1.0 - share) as f32);
+            clip.iter_mut().for_each(|value| *value = own * *value + rest * *value);
         }
     }
 }
@@ -207,12 +219,52 @@ mod tests {
     }
 
     #[test]
-    fn a_pasted_box_is_the_box_of_the_pixels() {
+    fn a_swapped_box_is_the_box_of_the_pixels_in_both_clips() {
         let area = PixelBox { y: (5, 17), x: (3, 30) };
-        let mut clip = tubelets(|_, _, _| 0);
-        geometry().paste(&mut clip, &tubelets(|_, _, _| 255), area);
+        let (mut dark, mut bright) = (tubelets(|_, _, _| 0), tubelets(|_, _, _| 255));
+        geometry().swap(&mut dark, &mut bright, area);
         let inside = |y: usize, x: usize| (5..17).contains(&y) && (3..30).contains(&x);
-        assert_eq!(clip, tubelets(|_, y, x| if inside(y, x) { 255 } else { 0 }));
+        assert_eq!(dark, tubelets(|_, y, x| if inside(y, x) { 255 } else { 0 }));
+        assert_eq!(bright, tubelets(|_, y, x| if inside(y, x) { 0 } else { 255 }));
+    }
+
+    /// What mixing is: with a copy of the batch.
+    fn mixed_with_a_copy(mix: Mix, clips: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let mix_two = |own: &Vec<f32>, other: &Vec<f32>| {
+            let mut mixed = own.clone();
+            match mix {
+                Mix::None => {}
+                Mix::Mixup(share) => {
+                    let (kept, rest) = (share as f32, (1.0 - share) as f32);
+                    mixed
+                        .iter_mut()
+                        .zip(other)
+                        .for_each(|(value, other)| *value = kept * *value + rest * other);
+                }
+                Mix::Cutmix(area) => {
+                    geometry().each(area, |at| mixed[at..at + 3].copy_from_slice(&other[at..at + 3]));
+                }
+            }
+            mixed
+        };
+        clips.iter().zip(clips.iter().rev()).map(|(own, other)| mix_two(own, other)).collect()
+    }
+
+    #[test]
+    fn mixing_in_place_gives_the_bits_of_mixing_with_a_copy_for_even_and_odd_batches() {
+        let mixes = [Mix::None, Mix::Mixup(0.37), Mix::Cutmix(PixelBox { y: (5, 17), x: (3, 30) })];
+        let noise = |seed: u64| {
+            let mut rng = rng(seed);
+            (0..4 * 24 * 32 * 3).map(|_| normal(&mut rng) as f32).collect::<Vec<f32>>()
+        };
+        for count in 0..6 {
+            let clips: Vec<Vec<f32>> = (0..count).map(noise).collect();
+            for mix in mixes {
+                let mut mixed = clips.clone();
+                mix.apply(&mut mixed, &geometry());
+                assert_eq!(mixed, mixed_with_a_copy(mix, &clips), "{mix:?} of {count}");
+            }
+        }
     }
 
     #[test]

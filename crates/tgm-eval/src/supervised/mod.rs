@@ -398,7 +398,8 @@ impl Learner {
     /// Goes on from a file that [`Self::save`] wrote.
     ///
     /// # Errors
-    /// [`Error::OtherFeatures`] when it was made from another encoder, other data or with other settings; [`Error::Store`] when it cannot be read.
+    /// [`Error::OtherFeatures`] when it was made from another encoder, other data or with other settings than those of memory
+    /// ([`Settings::micro_batch`], [`Settings::recompute`]); [`Error::Store`] when it cannot be read.
     pub fn restore(&mut self, file: &Path) -> Result<()> {
         let bytes = std::fs::read(file).map_err(|source| Error::Store { file: file.to_owned(), source })?;
         let failed =
@@ -431,7 +432,9 @@ impl Learner {
 
     /// What a saved state must share with this learner.
     fn identity(&self) -> String {
-        let Self { settings, length, classes, origin: [encoder, data], .. } = self;
+        let Self { length, classes, origin: [encoder, data], .. } = self;
+        // What is in memory at once changes no result beyond rounding: a machine with less of it may go on.
+        let settings = Settings { micro_batch: 1, recompute: false, ..self.settings.clone() };
         format!("{settings:?} {length:?} {classes} {} {encoder} {data}", self.streams.seed())
     }
 }

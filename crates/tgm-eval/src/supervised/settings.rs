@@ -5,8 +5,8 @@ use tgm_data::dataset::Flip;
 use tgm_ops::{Compute, Keep, Precision};
 use tgm_video::{Crop, RandAugment};
 
-use crate::Result;
 use crate::error::first_invalid;
+use crate::{Error, Result};
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct Settings {
     /// Arithmetic of the encoder.
     pub precision: Precision,
     /// Compute the encoder's blocks again in the backward pass instead of keeping their activations: the same gradients in
-    /// less memory.
+    /// less memory. Fine-tuning only.
     pub recompute: bool,
     /// Clips of each video in a batch (repeated augmentation). They do not count for the learning rate.
     pub repeats: usize,
@@ -51,9 +51,9 @@ pub struct Settings {
     pub beta2: f64,
     /// Limit on the gradient's norm; 0 for none.
     pub clip_norm: f64,
-    /// Each layer below the head learns this much more slowly.
+    /// Each layer below the head learns this much more slowly. Fine-tuning only.
     pub layer_decay: f64,
-    /// Rate of stochastic depth in the last block.
+    /// Rate of stochastic depth in the last block. Fine-tuning only.
     pub drop_path: f64,
     /// Share of the target that is spread over all classes.
     pub label_smoothing: f64,
@@ -136,7 +136,40 @@ impl Settings {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// Refuses values that make no sense, and those of settings that the head does not read.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first.
+    pub fn check(&self) -> Result<()> {
+        self.check_values()?;
+        self.check_read()
+    }
+
+    /// What a head does not read must be as its defaults have it: whoever sets it expects something of it.
+    fn check_read(&self) -> Result<()> {
+        let (unread, allowed) = match self.head {
+            Head::Finetune => {
+                let own = Self::finetune();
+                let unread = vec![("heads", self.heads.to_string(), own.heads.to_string())];
+                (unread, "has no effect on fine-tuning: leave it out")
+            }
+            Head::Attentive => {
+                let own = Self::attentive(self.heads);
+                let unread = vec![
+                    ("layer_decay", self.layer_decay.to_string(), own.layer_decay.to_string()),
+                    ("drop_path", self.drop_path.to_string(), own.drop_path.to_string()),
+                    ("recompute", self.recompute.to_string(), own.recompute.to_string()),
+                ];
+                (unread, "has no effect on the attentive probe: leave it out")
+            }
+        };
+        match unread.into_iter().find(|(_, value, own)| value != own) {
+            Some((name, value, _)) => Err(Error::setting(name, value, allowed)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_values(&self) -> Result<()> {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let least = |value: f64| value >= 0.0 && value.is_finite();
         // Of smaller parameters nearly every draw is 0, and drawn again.
@@ -279,7 +312,6 @@ fn half_cosine(from: f64, to: f64, done: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
 
     #[test]
     fn the_rate_rises_from_zero_to_the_peak_and_falls_to_the_end() {
@@ -323,5 +355,23 @@ mod tests {
         }
         Settings::finetune().check().unwrap();
         Settings::attentive(4).check().unwrap();
+    }
+
+    #[test]
+    fn settings_that_a_head_does_not_read_are_refused_by_name() {
+        let probe = || Settings::attentive(4);
+        for (settings, name, head) in [
+            (Settings { drop_path: 0.2, ..probe() }, "drop_path", "the attentive probe"),
+            (Settings { layer_decay: 0.75, ..probe() }, "layer_decay", "the attentive probe"),
+            (Settings { recompute: true, ..probe() }, "recompute", "the attentive probe"),
+            (Settings { heads: 12, ..Settings::finetune() }, "heads", "fine-tuning"),
+        ] {
+            let error = settings.check().unwrap_err().to_string();
+            let said = format!("has no effect on {head}: leave it out");
+            assert!(error.contains(&format!("`{name}`")) && error.contains(&said), "{error}");
+        }
+        Settings { recompute: true, drop_path: 0.2, layer_decay: 0.5, ..Settings::finetune() }
+            .check()
+            .unwrap();
     }
 }

@@ -18,6 +18,7 @@ use crate::evaluation::{page, supervised, text};
 use crate::model_io;
 use crate::probe::Row;
 use crate::run_data::{load_manifest, subset};
+use crate::stop::Stop;
 
 /// Score an encoder on labelled clips, beside chance, the majority class, a randomly initialised encoder and a
 /// pixel-difference baseline.
@@ -32,7 +33,10 @@ Examples:
   tgm eval ssv2 --data /data/ssv2 --checkpoint runs/tgm-base-ssv2 --config finetune-base-ssv2 --out ft/
   tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol attentive --seeds 3 --label label --label colour
   tgm eval manifest --data clips.csv --checkpoint runs/demo --protocol finetune --set epochs=100 --set batch=16 --out ft/
-  tgm eval ucf101 --data /data/ucf101 --checkpoint runs/tgm-base --protocol zero-shot --split 1")]
+  tgm eval ucf101 --data /data/ucf101 --checkpoint runs/tgm-base --protocol zero-shot --split 1
+
+While a network is trained, Ctrl-C and SIGTERM finish the step, save (with --out) and leave with exit code 1; a second one
+leaves at once.")]
 pub(super) struct Args {
     /// What the data is.
     dataset: DatasetName,
@@ -105,7 +109,7 @@ pub(super) struct Args {
     /// Memory for decoded videos while training, in MiB: what fits is decoded once.
     #[arg(long, default_value_t = 0, value_name = "MIB")]
     cache_mb: usize,
-    /// With --out, save fine-tuning after every so many steps; the same command goes on from there.
+    /// With --out, save fine-tuning after every so many steps, and every ten minutes; the same command goes on from there.
     #[arg(long, default_value_t = 200, value_name = "N")]
     save_every: u64,
     /// Do not train a randomly initialised encoder beside the checkpoint's.
@@ -178,7 +182,13 @@ pub(super) fn run(args: Args) -> Result<()> {
     if args.check {
         return check(&args);
     }
+    let stop = Stop::on_signals()?;
     let config = configuration(&args)?;
+    refuse_idle(&args, config.protocol)?;
+    if let Some(folder) = &args.out {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
     let Some(path) = &args.checkpoint else { bail!("--checkpoint is needed") };
     let protocol = config.protocol;
     let checkpoint = model_io::open(path)?;
@@ -201,7 +211,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
         let mut by_seed = Vec::new();
         for seed in args.seed..args.seed + args.seeds {
-            by_seed.push(one_seed(&args, &config, &checkpoint, data, seed, &mut output)?);
+            by_seed.push(one_seed(&args, &config, &checkpoint, data, seed, &stop, &mut output)?);
         }
         if args.seeds > 1 {
             for task in 0..data.tasks.len() {
@@ -227,6 +237,7 @@ fn one_seed(
     checkpoint: &Checkpoint,
     data: &EvalData,
     seed: u64,
+    stop: &Stop,
     output: &mut Output,
 ) -> Result<Vec<Outcome>> {
     let title = config.title();
@@ -235,7 +246,7 @@ fn one_seed(
         println!("seed {seed}");
         data.suffix += &format!("-seed{seed}");
     }
-    let outcomes = outcomes(args, config, checkpoint, &data, seed)?;
+    let outcomes = outcomes(args, config, checkpoint, &data, seed, stop)?;
     for outcome in &outcomes {
         outcome.print(&title, &data.title);
         write_files(args, outcome, &data, &title)?;
@@ -248,6 +259,30 @@ fn one_seed(
         output.action = Some(action);
     }
     Ok(outcomes)
+}
+
+/// Refuses what the protocol does not look at: whoever asks for it expects that something comes of it.
+fn refuse_idle(args: &Args, protocol: ProtocolName) -> Result<(), ConfigError> {
+    use ProtocolName::{Attentive, Finetune, Knn, Linear, Retrieval, ZeroShot};
+    let trains = [Attentive, Finetune].contains(&protocol);
+    let options = [
+        ("--recipe", args.recipe.is_some(), protocol == Linear),
+        ("--readout", args.readout.is_some(), [Knn, Linear].contains(&protocol)),
+        ("--k", args.k.is_some(), protocol == Knn),
+        ("--template", !args.template.is_empty(), protocol == ZeroShot),
+        ("--cache-mb", args.cache_mb > 0, trains),
+        ("--no-random", args.no_random, trains),
+        ("--seeds", args.seeds > 1, protocol != Retrieval),
+        ("--out", args.out.is_some(), protocol != Retrieval),
+        ("--label", args.label != [LABEL], protocol != Retrieval),
+    ];
+    if let Some((name, ..)) = options.into_iter().find(|(_, given, used)| *given && !used) {
+        return Err(ConfigError(format!("{name} does nothing for {}; leave it out", protocol.title())));
+    }
+    match args.template.iter().find(|template| !template.contains("{}")) {
+        Some(template) => Err(ConfigError(format!("--template \"{template}\" has no {{}} for the class"))),
+        None => Ok(()),
+    }
 }
 
 /// What `--config` says, or the protocol's defaults, with the rest of the command line on top.
@@ -284,10 +319,10 @@ fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec
         workers: args.workers,
     };
     let Some(dataset) = args.dataset.official() else {
-        ensure!(
-            args.split.is_none(),
-            "--split is for official splits; a manifest has --train-split and --test-split"
-        );
+        if args.split.is_some() {
+            let message = "--split is for official splits; a manifest has --train-split and --test-split";
+            return Err(ConfigError(message.into()).into());
+        }
         let splits = [args.train_split.as_str(), args.test_split.as_str()];
         let data = EvalData::of_manifest(&args.data, splits, &args.label, clip, choices)?;
         if config.protocol.fits() {
@@ -305,6 +340,7 @@ fn outcomes(
     checkpoint: &Checkpoint,
     data: &EvalData,
     seed: u64,
+    stop: &Stop,
 ) -> Result<Vec<Outcome>> {
     let trained = model_io::encoder(checkpoint)?;
     let (random, _) = model_io::random_encoder(&checkpoint.config, seed)?;
@@ -324,6 +360,7 @@ fn outcomes(
                 save_every: args.save_every,
                 cache_mb: args.cache_mb,
                 random: !args.no_random,
+                stop,
             };
             let settings = config
                 .supervised(checkpoint.config.encoder.heads)
@@ -334,9 +371,6 @@ fn outcomes(
             let side = text::TextSide::open(checkpoint, seed)?;
             let templates =
                 if args.template.is_empty() { zero_shot::clip_templates() } else { args.template.clone() };
-            for template in &templates {
-                ensure!(template.contains("{}"), "--template \"{template}\" has no {{}} for the class");
-            }
             text::zero_shot(data, [&trained, &random], &side, &templates, seed)
         }
         ProtocolName::Retrieval => bail!("retrieval has no classes"),
@@ -356,7 +390,6 @@ fn retrieve(args: &Args, checkpoint: &Checkpoint, data: &EvalData) -> Result<[re
 /// Page and predictions; the names say which split and task.
 fn write_files(args: &Args, outcome: &Outcome, data: &EvalData, title: &str) -> Result<()> {
     let Some(folder) = &args.out else { return Ok(()) };
-    std::fs::create_dir_all(folder)?;
     let task = outcome.task.distinction().map_or(String::new(), |name| format!("-{name}"));
     let end = data.suffix.clone() + &task;
     let (table, html) =

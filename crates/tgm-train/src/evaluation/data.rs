@@ -186,26 +186,37 @@ impl EvalData {
         })
     }
 
-    /// The mean tokens of the train clips, one view each, and of the test clips, all views; every video is decoded once.
+    /// What is read out of the tokens of the train clips, one view each, and of the test clips, all views; every video is decoded
+    /// once.
     ///
     /// # Errors
     /// When a train video is bad, or a test video unless bad ones are allowed.
-    pub fn encode(&self, title: &str, encoders: &[&Encoder]) -> Result<[Encoded; 2]> {
-        self.encode_as(title, encoders, Readout::Pooled(Pooling::Mean))
+    pub fn encode_as(&self, title: &str, encoders: &[&Encoder], readout: Readout) -> Result<[Encoded; 2]> {
+        self.encode_parts(title, false, (encoders, readout))
     }
 
-    /// [`Self::encode`] with another read-out of the tokens.
+    /// What the pixel-difference baseline needs of both parts. Train videos that cannot be read are listed in
+    /// [`Encoded::bad`]: for protocols whose own training passes over them, too.
     ///
     /// # Errors
-    /// As [`Self::encode`].
-    pub fn encode_as(&self, title: &str, encoders: &[&Encoder], readout: Readout) -> Result<[Encoded; 2]> {
+    /// When a test video is bad, unless bad ones are allowed.
+    pub fn encode_readable(&self, title: &str) -> Result<[Encoded; 2]> {
+        self.encode_parts(title, true, (&[], Readout::Pooled(Pooling::Mean)))
+    }
+
+    fn encode_parts(
+        &self,
+        title: &str,
+        allow_bad_train: bool,
+        how: (&[&Encoder], Readout),
+    ) -> Result<[Encoded; 2]> {
         let one = TestViews { views: 1, crops: 1 };
         let before = self.train.rows().len();
         let progress = Progress::new(title, (before + self.test.rows().len()) as u64);
-        let train = self
-            .encode_part(&self.train, one, false, (encoders, readout), &|done| progress.set(done as u64))?;
+        let done = |done| progress.set(done as u64);
+        let train = self.encode_part(&self.train, one, allow_bad_train, how, &done)?;
         let done = |done| progress.set((before + done) as u64);
-        let test = self.encode_part(&self.test, self.views, self.allow_bad, (encoders, readout), &done)?;
+        let test = self.encode_part(&self.test, self.views, self.allow_bad, how, &done)?;
         progress.finish();
         Ok([train, test])
     }
