@@ -74,7 +74,9 @@ impl Checkpoint {
                 let (config, classification) = hf_config::parse(&text).map_err(bad)?;
                 let kind = match file.get("classifier.weight") {
                     Some(head) if classification => {
-                        CheckpointKind::Classification { classes: head.dims()[0] }
+                        let classes = original::classes("classifier.weight", head.dims())
+                            .map_err(|e| MaeError::file(folder, e))?;
+                        CheckpointKind::Classification { classes }
                     }
                     _ => CheckpointKind::Pretraining,
                 };

@@ -25,6 +25,14 @@ fn heads(dim: usize) -> Result<usize, String> {
     })
 }
 
+/// How many classes a head of this shape tells apart.
+pub(crate) fn classes(key: &str, dims: &[usize]) -> Result<usize, String> {
+    match dims {
+        &[classes, _] => Ok(classes),
+        other => Err(format!("`{key}` is {other:?}, not a matrix with a row per class")),
+    }
+}
+
 /// What a file's tensors say about the model, and `clip` about what it takes: frames and image size, or 16×224×224.
 pub(crate) fn infer(
     file: &BTreeMap<String, Tensor>,
@@ -52,7 +60,8 @@ pub(crate) fn infer(
     let kind = if pretraining {
         CheckpointKind::Pretraining
     } else {
-        CheckpointKind::Classification { classes: dims("head.weight".into())?[0] }
+        let classes = classes("head.weight", dims("head.weight".into())?)?;
+        CheckpointKind::Classification { classes }
     };
     let config = MaeConfig {
         frames,

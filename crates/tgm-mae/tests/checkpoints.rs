@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
-use tgm_mae::{Checkpoint, CheckpointKind, KeyLayout, MaeConfig, VideoMae};
+use candle_core::{DType, Device, Tensor};
+use tgm_mae::{Checkpoint, CheckpointKind, KeyLayout, MaeConfig, MaeError, VideoMae};
 use tgm_ops::Params;
 use tgm_random::Streams;
 
@@ -29,7 +29,7 @@ fn load_file(path: &Path) -> BTreeMap<String, Tensor> {
 }
 
 /// Fills a model of the checkpoint's size with it.
-fn fill(checkpoint: &Checkpoint) -> Result<(), tgm_mae::MaeError> {
+fn fill(checkpoint: &Checkpoint) -> Result<(), MaeError> {
     let mut params = Params::new(Streams::new(0), &Device::Cpu);
     VideoMae::new(&checkpoint.config, &mut params)?;
     checkpoint.fill(&params)
@@ -180,6 +180,42 @@ fn a_truncated_weight_file_is_an_error_that_names_it() {
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let message = Checkpoint::open(folder.path(), None).unwrap_err().to_string();
     assert!(message.contains("model.safetensors"), "{message}");
+}
+
+/// The two shapes of a head that were indexed as if they had a first dimension to count classes by: none, and one.
+fn heads_that_are_no_matrix() -> [(Tensor, &'static str); 2] {
+    let of = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    [(of(&[]), "[]"), (of(&[7]), "[7]")]
+}
+
+/// A scalar made the program panic.
+#[test]
+fn a_head_that_is_no_matrix_is_an_error_that_names_its_key_and_shape() {
+    for (head, shape) in heads_that_are_no_matrix() {
+        let folder = copy_of("mae-classifier-mean");
+        edit(folder.path(), |t| drop(t.insert("classifier.weight".into(), head)));
+        let error = Checkpoint::open(folder.path(), None).unwrap_err();
+        assert!(matches!(error, MaeError::File { .. }), "{error:?}");
+        let said = format!("`classifier.weight` is {shape}, not a matrix");
+        assert!(error.to_string().contains(&said), "{error}");
+    }
+}
+
+#[test]
+fn in_an_original_file_too_a_head_that_is_no_matrix_is_an_error() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("original.safetensors");
+    let read = Checkpoint::open(&fixture("mae-classifier-mean"), None).unwrap();
+    Checkpoint::save_file(&path, &read.config, read.kind, KeyLayout::Original, read.weights()).unwrap();
+    for (head, shape) in heads_that_are_no_matrix() {
+        let mut tensors = load_file(&path);
+        tensors.insert("head.weight".into(), head);
+        candle_core::safetensors::save(&tensors.into_iter().collect(), &path).unwrap();
+        let error = Checkpoint::open(&path, Some((4, [32, 32]))).unwrap_err();
+        assert!(matches!(error, MaeError::File { .. }), "{error:?}");
+        let said = format!("`head.weight` is {shape}, not a matrix");
+        assert!(error.to_string().contains(&said), "{error}");
+    }
 }
 
 #[test]

@@ -15,8 +15,6 @@ use crate::trainer::{Start, Trainer};
 const STEPS: usize = 10;
 /// No longer than this.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Bytes per parameter: weight, gradient (summed, and of one backward pass), and two moments, in `f32`.
-const BYTES_PER_PARAMETER: usize = 20;
 
 /// What a rehearsal found.
 #[derive(Clone, Debug, Serialize)]
@@ -43,6 +41,8 @@ pub struct Rehearsal {
     pub parameter_mib: f64,
     /// The most memory that the rehearsal held, in MiB, where the system says it.
     pub peak_mib: Option<f64>,
+    /// What a run holds besides, in MiB: the clips of its batch that the rehearsal left out.
+    pub other_clips_mib: f64,
     /// Videos that could not be read.
     pub bad_videos: u64,
 }
@@ -55,9 +55,10 @@ pub fn print(config: Config, run: RunDir) -> Result<Rehearsal> {
     let mut trainer = Trainer::new(config, run, Start::Fresh)?;
     println!("{}", trainer.describe());
     let parameters = trainer.params().count();
-    let mib = (parameters * BYTES_PER_PARAMETER) as f64 / f64::from(1 << 20);
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     let measured = trainer.rehearse(STEPS, LIMIT)?;
     let (plan, steps) = (trainer.plan(), trainer.plan().length.stop);
+    let others = plan.micro_batches * plan.micro_batch - measured.clips_at_once;
     let rehearsal = Rehearsal {
         parameters,
         clips: trainer.clips(),
@@ -68,12 +69,17 @@ pub fn print(config: Config, run: RunDir) -> Result<Rehearsal> {
         seconds_per_step: measured.seconds_per_step,
         hours: measured.seconds_per_step * steps as f64 / 3600.0,
         data_wait: measured.data_wait,
-        parameter_mib: mib,
+        parameter_mib: mib(trainer.memory().parameters),
         peak_mib: peak_memory_mib(),
+        other_clips_mib: mib(plan.clip_bytes(others)),
         bad_videos: measured.bad_videos,
     };
     if let Some(peak) = rehearsal.peak_mib {
         println!("          {peak:.0} MiB in all at the peak of the rehearsal, videos in memory included");
+    }
+    if others > 0 {
+        let more = rehearsal.other_clips_mib;
+        println!("          {more:.0} MiB more in a run: the other {others} clips of a batch");
     }
     println!(
         "time      {:.2} s per step ({} micro-batches measured, {:.0} % of the time waiting for data)",

@@ -5,6 +5,10 @@
 //! batch. It is therefore computed in two passes (gradient caching, as in open_clip): first all clips are encoded and
 //! the loss's gradient with respect to their pooled tokens is taken at once; then each micro-batch is encoded again
 //! and that gradient is passed on. The result does not depend on the size of the micro-batches.
+//!
+//! Tubelets are four times as large as the clips they are made from, so those of a micro-batch are made in each pass.
+
+use std::borrow::Cow;
 
 use anyhow::Result;
 use candle_core::{Tensor, Var};
@@ -23,6 +27,28 @@ pub struct MicroBatch {
     pub texts: Option<Tensor>,
     /// The captions.
     pub captions: Vec<String>,
+}
+
+/// A global batch, of which one micro-batch at a time need be in memory.
+pub trait MicroBatches: Sync {
+    /// How many micro-batches there are.
+    fn count(&self) -> usize;
+
+    /// One of them, the same each time.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn micro_batch(&self, number: usize) -> Result<Cow<'_, MicroBatch>>;
+}
+
+impl MicroBatches for Vec<MicroBatch> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn micro_batch(&self, number: usize) -> Result<Cow<'_, MicroBatch>> {
+        Ok(Cow::Borrowed(&self[number]))
+    }
 }
 
 /// The model and its losses.
@@ -63,10 +89,18 @@ impl Joint {
     ///
     /// # Errors
     /// When shapes do not fit, or a parameter gets no gradient.
-    pub fn gradient(&self, params: &Params, batch: &[MicroBatch], grads: &mut Gradients) -> Result<Losses> {
-        on_worker(|| match (&self.contrastive, batch) {
+    pub fn gradient(
+        &self,
+        params: &Params,
+        batch: &dyn MicroBatches,
+        grads: &mut Gradients,
+    ) -> Result<Losses> {
+        on_worker(|| match (&self.contrastive, batch.count()) {
             (None, _) => self.reconstruction_only(params, batch, grads),
-            (Some((head, weight)), [whole]) => self.at_once(head, *weight, params, whole, grads),
+            (Some((head, weight)), 1) => {
+                let whole = batch.micro_batch(0)?;
+                self.at_once(head, *weight, params, &whole, grads)
+            }
             (Some((head, weight)), _) => self.cached(head, *weight, params, batch, grads),
         })
     }
@@ -74,12 +108,13 @@ impl Joint {
     fn reconstruction_only(
         &self,
         params: &Params,
-        batch: &[MicroBatch],
+        batch: &dyn MicroBatches,
         grads: &mut Gradients,
     ) -> Result<Losses> {
         let mut losses = Losses::default();
-        let share = 1.0 / batch.len() as f64;
-        for micro in batch {
+        let share = 1.0 / batch.count() as f64;
+        for number in 0..batch.count() {
+            let micro = batch.micro_batch(number)?;
             let out = self.mae.loss(&micro.tubelets, &micro.split)?;
             grads.backward(params.iter(), &(&out.loss * share)?)?;
             losses.add(&out, share)?;
@@ -109,27 +144,22 @@ impl Joint {
         head: &ContrastiveHead,
         weight: f64,
         params: &Params,
-        batch: &[MicroBatch],
+        batch: &dyn MicroBatches,
         grads: &mut Gradients,
     ) -> Result<Losses> {
         let (head_vars, model_vars): (Vec<_>, Vec<_>) =
             params.iter().partition(|(name, _)| name.starts_with(ContrastiveHead::PREFIX));
-        let encoder = self.mae.encoder().for_inference();
-        let encode = |micro: &MicroBatch| -> Result<Tensor> {
-            Ok(head.pool(&encoder.forward(&micro.tubelets, micro.split.visible())?)?.detach())
-        };
-        let pooled = batch.iter().map(encode).collect::<Result<Vec<_>>>()?;
-        let all = Var::from_tensor(&Tensor::cat(&pooled, 0)?)?;
-        let all_texts = Tensor::cat(&batch.iter().map(texts).collect::<Result<Vec<_>>>()?, 0)?;
-        let captions: Vec<&String> = batch.iter().flat_map(|micro| &micro.captions).collect();
-        let contrast = head.loss(&all, &all_texts, &captions)?;
+        let (pooled, texts, captions) = self.pooled(head, batch)?;
+        let all = Var::from_tensor(&pooled)?;
+        let contrast = head.loss(&all, &texts, &captions)?;
         let from_loss = (&contrast.loss * weight)?.backward()?;
         grads.add(head_vars.into_iter(), &from_loss, 1.0)?;
         let upstream = from_loss.get(&all).map_or_else(|| all.zeros_like(), |g| Ok(g.clone()))?;
 
         let mut losses = Losses { contrastive: Some(ContrastiveLosses::of(&contrast)?), ..Losses::default() };
-        let (share, mut start) = (1.0 / batch.len() as f64, 0);
-        for micro in batch {
+        let (share, mut start) = (1.0 / batch.count() as f64, 0);
+        for number in 0..batch.count() {
+            let micro = batch.micro_batch(number)?;
             let clips = micro.captions.len();
             let out = self.mae.loss(&micro.tubelets, &micro.split)?;
             let passed_on = (head.pool(&out.encoded)? * upstream.narrow(0, start, clips)?)?.sum_all()?;
@@ -139,6 +169,23 @@ impl Joint {
             start += clips;
         }
         Ok(losses)
+    }
+
+    /// What the contrastive loss compares, of all clips: pooled tokens, texts, captions.
+    fn pooled(
+        &self,
+        head: &ContrastiveHead,
+        batch: &dyn MicroBatches,
+    ) -> Result<(Tensor, Tensor, Vec<String>)> {
+        let encoder = self.mae.encoder().for_inference();
+        let (mut pooled, mut all_texts, mut captions) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..batch.count() {
+            let micro = batch.micro_batch(number)?;
+            pooled.push(head.pool(&encoder.forward(&micro.tubelets, micro.split.visible())?)?.detach());
+            all_texts.push(texts(&micro)?.clone());
+            captions.extend_from_slice(&micro.captions);
+        }
+        Ok((Tensor::cat(&pooled, 0)?, Tensor::cat(&all_texts, 0)?, captions))
     }
 }
 
@@ -201,16 +248,43 @@ mod tests {
         }
     }
 
+    /// Micro-batches of [`micro`] that are made when they are wanted.
+    struct Made<'a>(&'a [usize]);
+
+    impl MicroBatches for Made<'_> {
+        fn count(&self) -> usize {
+            self.0.len() - 1
+        }
+
+        fn micro_batch(&self, number: usize) -> Result<Cow<'_, MicroBatch>> {
+            Ok(Cow::Owned(micro(&config(), self.0[number], self.0[number + 1])))
+        }
+    }
+
+    /// Of clips `cuts[0]..cuts[1]`, `cuts[1]..cuts[2]` and so on, each made before.
     fn gradient(cuts: &[usize]) -> (Losses, Gradients) {
+        let batch: Vec<MicroBatch> = cuts.windows(2).map(|w| micro(&config(), w[0], w[1])).collect();
+        gradient_of(&batch)
+    }
+
+    fn gradient_of(batch: &dyn MicroBatches) -> (Losses, Gradients) {
         let config = config();
         let mut params = Params::new(Streams::new(1), &Device::Cpu);
         let mae = VideoMae::new(&config, &mut params).unwrap();
         let head = ContrastiveHead::new(16, 5, &ContrastiveConfig::default(), &mut params).unwrap();
         let joint = Joint { mae, contrastive: Some((head, 0.7)) };
-        let batch: Vec<MicroBatch> = cuts.windows(2).map(|w| micro(&config, w[0], w[1])).collect();
         let mut grads = Gradients::zeros(&params);
-        let losses = joint.gradient(&params, &batch, &mut grads).unwrap();
+        let losses = joint.gradient(&params, batch, &mut grads).unwrap();
         (losses, grads)
+    }
+
+    #[test]
+    fn micro_batches_that_are_made_when_they_are_wanted_give_the_same_to_the_bit() {
+        for cuts in [&[0, 6][..], &[0, 3, 6]] {
+            let ((before, a), (late, b)) = (gradient(cuts), gradient_of(&Made(cuts)));
+            assert_eq!(before, late);
+            assert!(a.iter().eq(b.iter()), "{cuts:?}");
+        }
     }
 
     /// open_clip PR 419: accumulating a contrastive loss over micro-batches is another loss, unless done this way.

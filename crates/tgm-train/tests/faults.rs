@@ -47,6 +47,26 @@ fn a_damaged_checkpoint_is_passed_over_loudly() {
     }
 }
 
+/// The damaged one counted as the newest: with one to keep, the checkpoint that was just written was deleted again.
+#[test]
+fn a_run_that_stops_before_a_damaged_checkpoint_keeps_what_it_has_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, out) = two_steps(dir.path());
+    let resume = |steps: &str, setting: &str| {
+        tgm(&["pretrain", "--out", text(&out), "--resume", "--steps", steps, "--set", setting])
+    };
+    assert!(resume("4", "output.checkpoint_every=0").status.success());
+    let checkpoints = out.join("checkpoints");
+    fs::write(checkpoints.join("step-00000004/model.safetensors"), "").unwrap();
+    let output = resume("3", "output.keep=1");
+    let stderr = stderr(&output);
+    assert!(output.status.success() && stderr.contains("from step 2"), "{stderr}");
+    assert!(stderr.contains("passing over a damaged checkpoint"), "{stderr}");
+    assert_eq!(usable(&out), "step-00000003");
+    assert!(checkpoints.join("step-00000004.damaged").is_dir());
+    assert!(!checkpoints.join("step-00000004").exists());
+}
+
 #[test]
 fn when_all_checkpoints_are_damaged_the_run_is_not_silently_begun_again() {
     let dir = tempfile::tempdir().unwrap();

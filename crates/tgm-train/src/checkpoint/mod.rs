@@ -12,8 +12,9 @@
 //! ```
 //!
 //! A checkpoint is written beside its place, synced, and renamed: it is there as a whole or not at all. Whatever is named
-//! `….tmp` was left by a process that was killed, and is swept away by the next one. Every random draw has a name that
-//! contains the step or the clip, so no generator's state is stored.
+//! `….tmp` was left by a process that was killed, and is swept away by the next one. Whatever is named `….damaged` was passed
+//! over by a run that went on from an earlier checkpoint, and is left for a person to look at. Every random draw has a name
+//! that contains the step or the clip, so no generator's state is stored.
 
 mod shelf;
 mod state;
@@ -30,7 +31,7 @@ use tgm_ops::{AdamW, Params};
 
 use crate::config::Config;
 
-pub use shelf::{Keep, list, newest, prune, sweep};
+pub use shelf::{Keep, list, newest, of_step, prune, set_aside_after, sweep};
 pub use state::{DataPrint, Position, Score, State, check, read};
 
 /// The contrastive head, within a checkpoint.
@@ -52,7 +53,7 @@ pub struct Snapshot<'a> {
     pub optimizer: &'a AdamW,
     /// Where the run stands.
     pub position: &'a Position,
-    /// How good the model is, if known.
+    /// How good the model is, if known; one that is not finite is not stored.
     pub score: Option<&'a Score>,
     /// The data.
     pub data: &'a DataPrint,
@@ -63,7 +64,7 @@ pub struct Snapshot<'a> {
 /// # Errors
 /// When it cannot be written; earlier checkpoints are untouched.
 pub fn save(folder: &Path, snapshot: &Snapshot<'_>) -> Result<PathBuf> {
-    let place = folder.join(format!("step-{:08}", snapshot.position.step));
+    let place = of_step(folder, snapshot.position.step);
     let beside = place.with_extension("tmp");
     let result = write(&beside, snapshot)
         .and_then(|()| publish(folder, &beside, &place))
@@ -99,7 +100,7 @@ pub fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
     fs::write(&run, snapshot.config.to_toml()?).with_context(|| format!("cannot write {}", run.display()))?;
     let state = State {
         position: snapshot.position.clone(),
-        score: snapshot.score.cloned(),
+        score: snapshot.score.filter(|score| score.is_finite()).cloned(),
         data: snapshot.data.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         files: state::seal(folder)?,
@@ -108,11 +109,14 @@ pub fn write(folder: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
     sync_folder(folder)
 }
 
-/// Adds to a checkpoint how good it is.
+/// Adds to a checkpoint how good it is, unless that is not finite.
 ///
 /// # Errors
 /// When its state cannot be read or written.
 pub fn rate(place: &Path, score: Score) -> Result<()> {
+    if !score.is_finite() {
+        return Ok(());
+    }
     state::write(place, &State { score: Some(score), ..read(place)? })
 }
 
@@ -162,4 +166,56 @@ pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensors =
         candle_core::safetensors::load(path, &Device::Cpu).with_context(|| path.display().to_string())?;
     Ok(tensors.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tgm_mae::{TransformerConfig, VideoMae};
+    use tgm_ops::AdamWConfig;
+    use tgm_random::Streams;
+
+    /// Saves a tiny model with this score, and returns where.
+    fn saved(folder: &Path, value: f64) -> PathBuf {
+        let model = MaeConfig {
+            encoder: TransformerConfig::new(8, 1, 2),
+            decoder: TransformerConfig::new(8, 1, 2),
+            ..MaeConfig::micro()
+        };
+        let mut params = Params::new(Streams::new(0), &Device::Cpu);
+        VideoMae::new(&model, &mut params).unwrap();
+        let score = Score { name: "-masked loss".into(), value };
+        let snapshot = Snapshot {
+            config: &Config::default(),
+            model: &model,
+            params: &params,
+            optimizer: &AdamW::new(&params, AdamWConfig::default()),
+            position: &Position { step: 1, ..Position::default() },
+            score: Some(&score),
+            data: &DataPrint { rows: 1, crc32: 0 },
+        };
+        save(folder, &snapshot).unwrap()
+    }
+
+    /// Where every masked tubelet was flat the masked loss was infinite: it was written as `null`, and not read back.
+    #[test]
+    fn a_score_that_is_not_finite_leaves_a_checkpoint_that_can_be_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        for value in [f64::NEG_INFINITY, f64::NAN] {
+            let place = saved(dir.path(), value);
+            assert_eq!(read(&place).unwrap().score, None);
+            rate(&place, Score { name: "knn".into(), value }).unwrap();
+            assert_eq!(newest(dir.path()).unwrap(), Some(place));
+        }
+    }
+
+    #[test]
+    fn a_rating_that_is_not_finite_leaves_the_score_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = saved(dir.path(), -0.5);
+        rate(&place, Score { name: "knn".into(), value: f64::NAN }).unwrap();
+        assert_eq!(read(&place).unwrap().score.unwrap().value, -0.5);
+        rate(&place, Score { name: "knn".into(), value: 0.25 }).unwrap();
+        assert_eq!(read(&place).unwrap().score.unwrap().value, 0.25);
+    }
 }

@@ -16,6 +16,11 @@ pub struct Keep {
     pub best: usize,
 }
 
+/// Where the checkpoint of a step is, or would be.
+pub fn of_step(folder: &Path, step: u64) -> PathBuf {
+    folder.join(format!("step-{step:08}"))
+}
+
 /// The complete checkpoints in a folder, oldest first.
 ///
 /// # Errors
@@ -57,12 +62,32 @@ pub fn newest(folder: &Path) -> Result<Option<PathBuf>> {
     )
 }
 
-/// Deletes the checkpoints that need not stay, and points `best` at the one with the highest score.
+/// Renames the checkpoints after `good`, which [`newest`] passed over because they are damaged, to `NAME.damaged`. The run
+/// goes on before them: under their names they would count among the newest, and the good ones would go in their stead.
+/// What cannot be renamed stays, with a warning.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn set_aside_after(folder: &Path, good: &Path) -> Result<()> {
+    let damaged: Vec<PathBuf> = list(folder)?.into_iter().filter(|path| path.as_path() > good).collect();
+    for path in &damaged {
+        if let Err(error) = fs::rename(path, path.with_extension("damaged")) {
+            tracing::warn!("cannot rename the damaged checkpoint {}: {error}", path.display());
+        }
+    }
+    if !damaged.is_empty() {
+        point(folder, "latest", good);
+    }
+    Ok(())
+}
+
+/// Deletes the checkpoints that need not stay, and points `best` at the one with the highest score. That of `written`, the
+/// step that was just saved, stays whatever else is there.
 ///
 /// # Errors
 /// When one cannot be deleted.
-pub fn prune(folder: &Path, keep: Keep) -> Result<()> {
-    let all = list(folder)?;
+pub fn prune(folder: &Path, keep: Keep, written: u64) -> Result<()> {
+    let (all, written) = (list(folder)?, of_step(folder, written));
     let mut scored: Vec<(f64, &PathBuf)> =
         all.iter().filter_map(|path| Some((read(path).ok()?.score?.value, path))).collect();
     // Of equals the later one: it has learnt longer.
@@ -72,7 +97,8 @@ pub fn prune(folder: &Path, keep: Keep) -> Result<()> {
         point(folder, "best", first);
     }
     let old = &all[..all.len().saturating_sub(keep.last.max(1))];
-    old.iter().filter(|path| !best.contains(path)).try_for_each(|path| discard(path))
+    let stays = |path: &PathBuf| best.contains(&path) || *path == written;
+    old.iter().filter(|path| !stays(path)).try_for_each(|path| discard(path))
 }
 
 /// Removes what processes that were killed left behind.
@@ -122,7 +148,7 @@ mod tests {
 
     /// A folder that looks like a checkpoint with a score.
     fn checkpoint(folder: &Path, step: u64, score: Option<f64>) {
-        let path = folder.join(format!("step-{step:08}"));
+        let path = of_step(folder, step);
         fs::create_dir(&path).unwrap();
         let score = score.map(|value| serde_json::json!({"name": "knn", "value": value}));
         let state = serde_json::json!({
@@ -142,11 +168,50 @@ mod tests {
         for (step, score) in [(1, Some(0.2)), (2, Some(0.9)), (3, None), (4, Some(0.4)), (5, Some(0.1))] {
             checkpoint(dir.path(), step, score);
         }
-        prune(dir.path(), Keep { last: 2, best: 1 }).unwrap();
+        prune(dir.path(), Keep { last: 2, best: 1 }, 5).unwrap();
         assert_eq!(steps(dir.path()), [2, 4, 5]);
         assert_eq!(fs::read_link(dir.path().join("best")).unwrap(), Path::new("step-00000002"));
-        prune(dir.path(), Keep { last: 1, best: 0 }).unwrap();
+        prune(dir.path(), Keep { last: 1, best: 0 }, 5).unwrap();
         assert_eq!(steps(dir.path()), [5]);
+    }
+
+    /// One that could not be renamed is still listed.
+    #[test]
+    fn the_one_that_was_just_written_stays_although_later_ones_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in [5, 7, 10] {
+            checkpoint(dir.path(), step, None);
+        }
+        prune(dir.path(), Keep { last: 1, best: 0 }, 7).unwrap();
+        assert_eq!(steps(dir.path()), [7, 10]);
+    }
+
+    #[test]
+    fn damaged_ones_after_the_good_one_are_set_aside_and_no_checkpoints_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in [4, 5, 10] {
+            checkpoint(dir.path(), step, None);
+        }
+        fs::write(of_step(dir.path(), 10).join(STATE), "{").unwrap();
+        let good = newest(dir.path()).unwrap().unwrap();
+        set_aside_after(dir.path(), &good).unwrap();
+        assert_eq!(steps(dir.path()), [4, 5]);
+        assert!(dir.path().join("step-00000010.damaged").join(STATE).is_file());
+        sweep(dir.path()).unwrap();
+        assert!(dir.path().join("step-00000010.damaged").is_dir(), "it is left for a person to look at");
+    }
+
+    /// As when the same step was damaged once before.
+    #[test]
+    fn one_that_cannot_be_renamed_stays_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        checkpoint(dir.path(), 5, None);
+        checkpoint(dir.path(), 10, None);
+        let taken = dir.path().join("step-00000010.damaged");
+        fs::create_dir(&taken).unwrap();
+        fs::write(taken.join(STATE), "{").unwrap();
+        set_aside_after(dir.path(), &of_step(dir.path(), 5)).unwrap();
+        assert_eq!(steps(dir.path()), [5, 10]);
     }
 
     #[test]

@@ -38,6 +38,13 @@ pub struct Score {
     pub value: f64,
 }
 
+impl Score {
+    /// Whether it can be compared and stored: JSON has no infinity and no NaN, and what is written for them is not read back.
+    pub fn is_finite(&self) -> bool {
+        self.value.is_finite()
+    }
+}
+
 /// The data that a run was trained on, as far as its order matters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataPrint {

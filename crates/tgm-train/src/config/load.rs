@@ -104,11 +104,23 @@ pub fn from_text(source: &str, text: &str, settings: &[String]) -> Result<Config
     }
     // First without the settings, so that an error names its source.
     parse::<Config>(source, table.clone())?;
+    // Several settings may only fit together: the one is named behind which nothing fitted any more.
+    let mut culprit = None;
     for setting in settings {
         let (key, value) = split_setting(setting, "train.batch=16")?;
+        let section = table.get("masking").and_then(|masking| masking.get("kind")).and_then(Value::as_str);
+        if key == "masking.kind" && section.is_some_and(|kind| kind != value.trim_matches(['\'', '"'])) {
+            // Another strategy has other keys.
+            table.insert("masking".into(), Value::Table(Table::new()));
+        }
         set(&mut table, key, value).map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
+        let place = format!("{source} with --set {setting}");
+        culprit = parse::<Config>(&place, table.clone()).err().map(|error| culprit.unwrap_or(error));
     }
-    if settings.is_empty() { parse(source, table) } else { parse(&format!("{source} with --set"), table) }
+    match culprit {
+        Some(error) => Err(error),
+        None => parse(source, table),
+    }
 }
 
 /// A TOML document.
@@ -240,6 +252,23 @@ mod tests {
             let again = from_text(name, &config.to_toml().unwrap(), &[]).unwrap();
             assert_eq!(config, again, "{name}");
         }
+    }
+
+    #[test]
+    fn the_setting_that_does_not_fit_is_named_among_those_that_do() {
+        let text = message("", &["train.micro_batch=2", "train.batch=abc", "seed=3"]);
+        assert!(text.starts_with("run.toml with --set train.batch=abc: "), "{text}");
+    }
+
+    #[test]
+    fn another_strategy_begins_with_its_own_defaults() {
+        let with = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_string()).collect();
+            load("tgm-base", &settings).unwrap().masking
+        };
+        assert_eq!(with(&["masking.kind=tube"]), Masking::Tube { ratio: 0.9 });
+        assert_eq!(with(&["masking.kind='tube'", "masking.ratio=0.7"]), Masking::Tube { ratio: 0.7 });
+        assert_eq!(with(&["masking.kind=text"]), load("tgm-base", &[]).unwrap().masking);
     }
 
     /// Whoever opens a configuration finds what it takes and what comes of it.

@@ -2,6 +2,7 @@
 
 use tgm_data::loader::MotionSource;
 use tgm_mae::MaeConfig;
+use tgm_video::Normalization;
 
 use super::{Config, ConfigError, Unit};
 
@@ -96,6 +97,7 @@ impl Plan {
         if config.masking.needs_motion() && config.clip.motion == MotionSource::None {
             return bad("masking by motion needs clip.motion = \"auto\", \"codec\" or \"blocks\"".into());
         }
+        check_target(config)?;
         let schedule = &config.schedule;
         if schedule.base_lr < schedule.min_lr || schedule.min_lr < 0.0 || !schedule.base_lr.is_finite() {
             let (base, min) = (schedule.base_lr, schedule.min_lr);
@@ -112,6 +114,24 @@ impl Plan {
             lr: (schedule.base_lr * scale, schedule.min_lr * scale),
         })
     }
+
+    /// Bytes that so many clips take while they wait for the model: one for each value.
+    pub fn clip_bytes(&self, clips: usize) -> usize {
+        clips * self.model.tokens() * self.model.tubelet_len()
+    }
+}
+
+/// Plain pixels as the target are got back from normalised ones by ImageNet's statistics. A standardised target is the same
+/// with any.
+fn check_target(config: &Config) -> Result<(), ConfigError> {
+    if config.model.normalize_target || config.clip.normalization == Normalization::IMAGENET {
+        return Ok(());
+    }
+    Err(ConfigError(
+        "clip.normalization is not ImageNet's, and model.normalize_target = false makes a target of plain pixels, which only \
+         ImageNet's gives back: leave clip.normalization out, or set model.normalize_target = true"
+            .into(),
+    ))
 }
 
 impl Length {
@@ -159,6 +179,12 @@ mod tests {
     }
 
     #[test]
+    fn the_clips_of_a_batch_take_memory_whatever_the_micro_batch_is() {
+        let plan = Plan::new(&load("videomae-base-ssv2", &[]).unwrap(), 10_000).unwrap();
+        assert_eq!(plan.clip_bytes(2048), 2048 * 16 * 224 * 224 * 3);
+    }
+
+    #[test]
     fn stopping_early_leaves_the_schedule_as_it_is() {
         let mut config = load("demo", &[]).unwrap();
         let whole = Plan::new(&config, 480).unwrap().length;
@@ -175,6 +201,22 @@ mod tests {
         assert!(error.contains(&format!("--set schedule.length={}", planned + 1)), "{error}");
         config.schedule.stop_at = planned;
         assert_eq!(Plan::new(&config, 480).unwrap().length.stop, planned);
+    }
+
+    /// The target undid ImageNet's normalisation whatever the clips were normalised by.
+    #[test]
+    fn another_normalization_than_imagenets_needs_a_standardised_target() {
+        let plan = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_string()).collect();
+            Plan::new(&load("tgm-base", &settings).unwrap(), 100)
+        };
+        let none = "clip.normalization={ mean = [0.0, 0.0, 0.0], std = [1.0, 1.0, 1.0] }";
+        let imagenet = "clip.normalization={ mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225] }";
+        let plain = "model.normalize_target=false";
+        plan(&[none]).unwrap();
+        plan(&[imagenet, plain]).unwrap();
+        let error = plan(&[none, plain]).unwrap_err().to_string();
+        assert!(error.contains("clip.normalization") && error.contains("model.normalize_target"), "{error}");
     }
 
     #[test]

@@ -12,9 +12,12 @@ pub(super) struct Average {
 }
 
 impl Average {
-    pub fn add(&mut self, value: f64) {
-        self.sum += value;
-        self.count += 1;
+    /// One infinite value would hide all others: where every masked tubelet is flat, a loss relative to that of the mean is.
+    pub fn add_if_finite(&mut self, value: f64) {
+        if value.is_finite() {
+            self.sum += value;
+            self.count += 1;
+        }
     }
 
     pub fn mean(&self) -> Option<f64> {
@@ -45,5 +48,20 @@ impl Clock {
         let share = (waited - self.waited).as_secs_f64() / seconds;
         (self.since, self.waited) = (now, waited);
         Lap { clips_per_second: clips as f64 / seconds, data_wait: share.min(1.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_is_that_of_the_finite_values() {
+        let mut average = Average::default();
+        assert_eq!(average.mean(), None);
+        for value in [1.0, f64::INFINITY, f64::NAN, 3.0] {
+            average.add_if_finite(value);
+        }
+        assert_eq!(average.mean(), Some(2.0));
     }
 }

@@ -8,7 +8,7 @@ use tgm_random::Streams;
 
 use super::Trainer;
 use super::clock::Average;
-use crate::batch::GlobalBatch;
+use crate::batch::ClipBatch;
 use crate::checkpoint::{self, Keep, Score, Snapshot};
 use crate::pictures;
 use crate::watch::Watch;
@@ -52,9 +52,11 @@ impl Trainer {
         watch.probe(&line)
     }
 
+    /// Deletes the checkpoints that need not stay beside the one of this step.
     fn prune(&self) -> Result<()> {
         let output = &self.config.output;
-        checkpoint::prune(&self.run.checkpoints(), Keep { last: output.keep, best: output.keep_best })
+        let keep = Keep { last: output.keep, best: output.keep_best };
+        checkpoint::prune(&self.run.checkpoints(), keep, self.position.step)
     }
 
     pub(super) fn snapshot<'a>(&'a self, score: Option<&'a Score>) -> Snapshot<'a> {
@@ -74,7 +76,7 @@ impl Trainer {
         let folder = self.run.checkpoints();
         let step = self.position.step;
         if self.saved == Some(step) {
-            return Ok(folder.join(format!("step-{step:08}")));
+            return Ok(checkpoint::of_step(&folder, step));
         }
         let place = checkpoint::save(&folder, &self.snapshot(score.as_ref()))?;
         self.prune()?;
@@ -90,12 +92,13 @@ impl Trainer {
         let (clip, streams) = (&self.config.clip, Streams::new(self.config.seed));
         let mut loader = TrainLoader::new(&self.data, clip, &self.config.loader, count, streams, 0)?;
         let samples = loader.next_batch()?.samples;
-        let mut batch = GlobalBatch::default();
-        self.add(&mut batch, &samples)?;
-        let micro = &batch.micro[0];
+        let mut batch = ClipBatch::default();
+        self.add(&mut batch, samples)?;
+        let clips = &batch.micro[0];
+        let micro = clips.micro_batch()?;
         let prediction = self.joint.mae.forward(&micro.tubelets, &micro.split)?.prediction;
         let mut paths = Vec::with_capacity(count);
-        let drawn = samples.iter().zip(&batch.masks).zip(prediction.to_vec3::<f32>()?);
+        let drawn = clips.samples.iter().zip(&batch.masks).zip(prediction.to_vec3::<f32>()?);
         for (i, ((sample, mask), prediction)) in drawn.enumerate() {
             let path = self.run.pictures().join(format!("step-{:08}-clip-{i}.png", self.position.step));
             let normalized = self.plan.model.normalize_target;

@@ -11,7 +11,8 @@ use anyhow::{Result, bail};
 use candle_core::Device;
 use tgm_contrastive::ContrastiveHead;
 use tgm_data::loader::{Subset, TrainLoader};
-use tgm_mae::{MaeConfig, VideoMae};
+use tgm_mae::{MaeConfig, MemoryEstimate, VideoMae};
+use tgm_masking::{Masking, Select};
 use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, peak_flops};
 use tgm_random::Streams;
 
@@ -152,6 +153,7 @@ impl Trainer {
             }
             tracing::warn!("{what}");
         }
+        checkpoint::set_aside_after(&folder, &newest)?;
         self.saved = Some(state.position.step);
         self.position = state.position;
         Ok(())
@@ -163,26 +165,26 @@ impl Trainer {
         let [slots, rows, cols] = plan.model.grid();
         let joint = if config.contrastive.enabled { "with" } else { "without" };
         let compute = config.train.compute();
-        let visible = ((1.0 - config.masking.ratio()) * plan.model.tokens() as f64).round() as usize;
-        let memory = plan.model.memory(self.params.count(), plan.micro_batch, visible, compute);
+        let (memory, clips) = (self.memory(), plan.clip_bytes(config.train.batch));
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         let precision = compute.precision.or_f32();
         let slower = if precision.is_fast() { "" } else { " (slower than f32 on this processor)" };
         let precision = format!("{precision}{slower}");
         format!(
             "model     {:.1} M parameters, {slots}×{rows}×{cols} tubelets of {} values\n\
-             masking   {} at ratio {}, {joint} contrastive loss\n\
+             masking   {} at ratio {}{}, {joint} contrastive loss\n\
              data      {} clips\n\
              batch     {} = {} micro-batches of {}\n\
              schedule  {} steps ({:.1} epochs), warm-up {}, lr {:.2e} (= base {:.2e} × {} / 256)\n\
-             memory    about {:.0} MiB: {:.0} for parameters and their state, {:.0} for activations in {}{}; \
-             videos kept decoded take up to {} more\n\
+             memory    about {:.0} MiB: {:.0} for parameters and their state, {:.0} for activations in {}{}, {:.0} for \
+             the clips of the batch; videos kept decoded take up to {} more\n\
              machine   {:.0} GFLOP/s in multiply-adds\n\
              run       {}, from step {}",
             self.params.count() as f64 / 1e6,
             plan.model.tubelet_len(),
             config.masking.name(),
             config.masking.ratio(),
+            guidance(config),
             self.data.rows().len(),
             config.train.batch,
             plan.micro_batches,
@@ -193,16 +195,25 @@ impl Trainer {
             plan.lr.0,
             config.schedule.base_lr,
             config.train.batch,
-            mib(memory.total()),
+            mib(memory.total() + clips),
             mib(memory.parameters),
             mib(memory.activations),
             precision,
             if config.train.recompute { ", recomputed" } else { "" },
+            mib(clips),
             config.loader.cache_mb,
             self.peak_flops / 1e9,
             self.run.path().display(),
             self.position.step,
         )
+    }
+
+    /// What a step will take, besides the clips of the batch ([`Plan::clip_bytes`]).
+    pub fn memory(&self) -> MemoryEstimate {
+        let (model, masking) = (&self.plan.model, &self.config.masking);
+        let visible = ((1.0 - masking.ratio()) * model.tokens() as f64).round() as usize;
+        let compute = self.config.train.compute();
+        model.memory(self.params.count(), self.plan.micro_batch, visible, compute)
     }
 
     /// The model of this run.
@@ -336,4 +347,16 @@ pub fn optimizer(config: &Config, params: &Params) -> AdamW {
     let [beta1, beta2] = config.train.betas;
     let weight_decay = config.train.weight_decay;
     AdamW::new(params, AdamWConfig { beta1, beta2, weight_decay, ..AdamWConfig::default() })
+}
+
+/// What guides the masks, in words: by default nothing else says which CLIP it is, and how strictly it decides.
+fn guidance(config: &Config) -> String {
+    let Masking::Text(text) = &config.masking else { return String::new() };
+    let chosen = match text.select {
+        Select::TopK => "best matches".to_owned(),
+        Select::BottomK => "worst matches".to_owned(),
+        Select::Sample => format!("sampled at temperature {}", text.temperature),
+    };
+    let cache = if config.text.cache.is_some() { " from a cache" } else { "" };
+    format!(" ({chosen} by {}{cache})", config.text.model)
 }

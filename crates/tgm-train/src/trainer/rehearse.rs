@@ -6,7 +6,7 @@ use anyhow::Result;
 use tgm_ops::Gradients;
 
 use super::Trainer;
-use crate::batch::GlobalBatch;
+use crate::batch::ClipBatch;
 
 /// What [`Trainer::rehearse`] measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Rehearsed {
     pub seconds_per_step: f64,
     /// Share of the time that was spent waiting for data.
     pub data_wait: f64,
+    /// Clips that were there at once; in a run all of a batch are.
+    pub clips_at_once: usize,
     /// Videos that could not be read.
     pub bad_videos: u64,
 }
@@ -35,13 +37,13 @@ impl Trainer {
         let (mut micro_batches, mut updating) = (0, 0.0);
         let begun = Instant::now();
         while micro_batches < wanted && !(micro_batches > 0 && begun.elapsed() >= limit) {
-            let mut batch = GlobalBatch::default();
+            let mut batch = ClipBatch::default();
             for _ in 0..at_once {
                 let loaded = loader.next_batch()?;
-                self.add(&mut batch, &loaded.samples)?;
+                self.add(&mut batch, loaded.samples)?;
             }
             let mut grads = Gradients::zeros(&self.params);
-            self.joint.gradient(&self.params, &batch.micro, &mut grads)?;
+            self.joint.gradient(&self.params, &batch, &mut grads)?;
             let updated = Instant::now();
             self.update(&grads, grads.norm(), 0.0)?;
             updating += updated.elapsed().as_secs_f64();
@@ -53,6 +55,7 @@ impl Trainer {
         Ok(Rehearsed {
             micro_batches,
             seconds_per_step: per_micro_batch * self.plan.micro_batches as f64 + updating / updates,
+            clips_at_once: at_once * self.plan.micro_batch,
             data_wait: (stats.waited.as_secs_f64() / seconds).min(1.0),
             bad_videos: stats.bad,
         })

@@ -8,7 +8,7 @@ use tgm_random::Streams;
 
 use super::Trainer;
 use super::clock::Clock;
-use crate::batch::GlobalBatch;
+use crate::batch::ClipBatch;
 use crate::fault;
 use crate::metrics::{Metrics, now};
 use crate::schedule::learning_rate;
@@ -25,34 +25,34 @@ impl Trainer {
     }
 
     /// The clips of the next step, masked.
-    pub(super) fn load(&mut self, loader: &mut TrainLoader, watch: &Watch) -> Result<GlobalBatch> {
-        let mut batch = GlobalBatch::default();
+    pub(super) fn load(&mut self, loader: &mut TrainLoader, watch: &Watch) -> Result<ClipBatch> {
+        let mut batch = ClipBatch::default();
         for _ in 0..self.plan.micro_batches {
             let loaded = loader.next_batch()?;
             for skip in &loaded.skipped {
                 watch.line(&format!("skipped: {}", skip.reason));
             }
             batch.skipped += loaded.skipped.len();
-            self.add(&mut batch, &loaded.samples)?;
+            self.add(&mut batch, loaded.samples)?;
         }
         Ok(batch)
     }
 
-    pub(super) fn add(&mut self, batch: &mut GlobalBatch, samples: &[Sample]) -> Result<()> {
+    pub(super) fn add(&mut self, batch: &mut ClipBatch, samples: Vec<Sample>) -> Result<()> {
         let texts = self.joint.contrastive.is_some();
         batch.push(samples, &mut self.guide, &self.plan.model, texts, self.params.device())
     }
 
     pub(super) fn one_step(
         &mut self,
-        batch: &GlobalBatch,
+        batch: &ClipBatch,
         clock: &mut Clock,
         loader: &TrainLoader,
         watch: &Watch,
     ) -> Result<(Metrics, Losses)> {
         let mut grads = self.gradients.take().unwrap_or_else(|| Gradients::zeros(&self.params));
         grads.clear();
-        let losses = self.joint.gradient(&self.params, &batch.micro, &mut grads)?;
+        let losses = self.joint.gradient(&self.params, batch, &mut grads)?;
         fault::inject(self.position.step, &mut grads)?;
         let norm = grads.norm();
         let total = losses.total(self.config.contrastive.weight);
@@ -60,7 +60,7 @@ impl Trainer {
         if total.is_finite() && norm.is_finite() {
             self.update(&grads, norm, lr)?;
             self.position.skipped_in_a_row = 0;
-            self.progress_made.add(losses.mae / losses.mae_of_mean);
+            self.progress_made.add_if_finite(losses.mae / losses.mae_of_mean);
         } else {
             self.skip(batch, &losses, &grads, watch)?;
         }
@@ -102,7 +102,7 @@ impl Trainer {
     }
 
     /// Counts a step that is not made. After too many in a row everything about this one is written down and the run ends.
-    fn skip(&mut self, batch: &GlobalBatch, losses: &Losses, grads: &Gradients, watch: &Watch) -> Result<()> {
+    fn skip(&mut self, batch: &ClipBatch, losses: &Losses, grads: &Gradients, watch: &Watch) -> Result<()> {
         let (row, limit) = (self.position.skipped_in_a_row + 1, self.config.train.max_skipped);
         let what = format!(
             "step {}: the loss is {} and the gradient's norm {}",
@@ -116,7 +116,7 @@ impl Trainer {
             self.position.skipped_in_a_row = row;
             return Ok(());
         }
-        let folder = fault::write(&self.run.faults(), batch, losses, grads, &self.snapshot(None))?;
+        let folder = fault::write(&self.run.faults(), &batch.whole()?, losses, grads, &self.snapshot(None))?;
         bail!(
             "{what}, as for {limit} steps before (train.max_skipped); what it was computed from is in {folder}: look at it with \
              `tgm replay {folder}`, then resume with --allow-changes and a lower schedule.base_lr or another train.clip_norm",
@@ -125,17 +125,18 @@ impl Trainer {
     }
 
     /// Matrix products for one clip: forward, and twice that backward.
-    fn flops_per_clip(&self, batch: &GlobalBatch) -> f64 {
+    fn flops_per_clip(&self, batch: &ClipBatch) -> f64 {
         let (visible, targets) = batch.tokens();
         3.0 * self.plan.model.forward_flops(visible, targets) as f64
     }
 }
 
 /// The reconstruction loss of a model that copies the nearest visible tubelet.
-fn copy_loss(mae: &VideoMae, batch: &GlobalBatch) -> Result<f64> {
+fn copy_loss(mae: &VideoMae, batch: &ClipBatch) -> Result<f64> {
     let mut sum = 0.0;
-    for (micro, nearest) in batch.micro.iter().zip(&batch.nearest) {
-        sum += f64::from(mae.copy_loss(&micro.tubelets, &micro.split, nearest)?.to_scalar::<f32>()?);
+    for clips in &batch.micro {
+        let micro = clips.micro_batch()?;
+        sum += f64::from(mae.copy_loss(&micro.tubelets, &micro.split, &clips.nearest)?.to_scalar::<f32>()?);
     }
     Ok(sum / batch.micro.len() as f64)
 }
