@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use tgm_clip::ModelSource;
 use tgm_data::synth::{WorldConfig, write_world};
 
-use crate::config::Config;
+use crate::config::{Config, Plan};
+use crate::guidance::source;
 use crate::progress::Progress;
 use crate::score_cache;
 
@@ -21,6 +23,21 @@ pub fn prepare(config: &mut Config, folder: &Path) -> Result<()> {
         let cache = folder.join("scores");
         score_cache::fill_for(config, &cache)?;
         config.text.cache = Some(cache);
+    }
+    Ok(())
+}
+
+/// What can be checked of a configuration before its world is there.
+///
+/// # Errors
+/// As [`Plan::new`], and when the name of the CLIP is none.
+pub fn check(config: &Config) -> Result<()> {
+    Plan::new(config, world().train as usize)?;
+    if config.masking.needs_scores() || config.contrastive.enabled {
+        let source = source(&config.text)?;
+        if let ModelSource::Folder(folder) = &source {
+            ensure!(folder.is_dir(), "text.model = \"{}\": there is no such folder", folder.display());
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tgm_data::loader::Subset;
-use tgm_data::manifest::{Manifest, ManifestOptions};
+use tgm_data::manifest::{Manifest, ManifestOptions, is_video};
 
 use crate::checkpoint::DataPrint;
 use crate::config::{Config, ConfigError};
@@ -29,6 +29,13 @@ pub fn training_data(config: &Config) -> Result<Subset> {
 /// # Errors
 /// As [`Manifest::load`].
 pub fn load_manifest(file: &Path, allow_outside: bool) -> Result<Arc<Manifest>> {
+    if is_video(file) {
+        return Err(ConfigError(format!(
+            "{}: is a video; give the folder it lies in, or a manifest that lists it",
+            file.display()
+        ))
+        .into());
+    }
     let options = ManifestOptions { allow_outside, ..ManifestOptions::default() };
     Ok(Arc::new(Manifest::load_with(file, &options)?))
 }

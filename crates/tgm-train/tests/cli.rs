@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{fails, fixtures, ok, stderr, text, tgm, tiny, world};
+use common::{command, fails, fixtures, ok, stderr, text, tgm, tiny, world};
 
 #[test]
 fn a_run_leaves_config_metrics_checkpoint_pictures_and_a_table() {
@@ -325,4 +325,51 @@ fn a_terminal_gets_colours_unless_no_color_or_the_option_says_otherwise_and_a_pi
     assert!(!is_coloured(&on_a_terminal(&["--help"], true).unwrap()));
     assert!(!ok(&["--help"]).contains('\u{1b}'));
     assert!(is_coloured(&ok(&["--help", "--color", "always"])));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reader_that_closes_standard_output_is_no_fault_and_a_full_disk_is_one_line() {
+    let run = |to: std::process::Stdio| command(&["config", "list"]).stdout(to).output().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = run(writer.into());
+    assert!(closed.status.success() && closed.stderr.is_empty(), "{}", stderr(&closed));
+    let full = run(fs::File::options().write(true).open("/dev/full").unwrap().into());
+    assert_eq!(full.status.code(), Some(1));
+    let said = stderr(&full);
+    assert!(
+        said.starts_with("error: cannot write to standard output") && said.lines().count() == 1,
+        "{said}"
+    );
+}
+
+#[test]
+fn options_that_a_protocol_does_not_look_at_are_refused() {
+    for (protocol, option) in [
+        ("linear", &["--k", "3"][..]),
+        ("knn", &["--no-random"]),
+        ("attentive", &["--readout", "motion"]),
+        ("retrieval", &["--seeds", "3"]),
+    ] {
+        let start =
+            ["eval", "manifest", "--data", "clips.csv", "--checkpoint", "none", "--protocol", protocol];
+        let error = fails(2, &[&start[..], option].concat());
+        assert!(error.contains(option[0]) && error.contains("does nothing for"), "{error}");
+    }
+}
+
+#[test]
+fn the_demo_says_what_is_wrong_before_it_renders_its_world() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("demo");
+    for (setting, part) in [
+        ("masking.ratio=1.5", "1.5"),
+        ("train.batch=0", "train.batch must be at least 1"),
+        ("text.model=nope", "there is no such folder"),
+    ] {
+        let output = tgm(&["pretrain", "--out", text(&out), "--set", setting]);
+        assert!(!output.status.success() && stderr(&output).contains(part), "{setting}: {}", stderr(&output));
+        assert!(!out.exists(), "{setting}");
+    }
 }

@@ -390,3 +390,24 @@ fn wrong_usage_is_told_in_one_line() {
         assert_eq!(err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{err}");
     }
 }
+
+#[test]
+fn copies_never_take_the_place_of_originals_or_of_another_manifest() {
+    let (dir, manifest) = dataset();
+    let before = std::fs::read(&manifest).unwrap();
+    let into = |folder: &Path| {
+        let output = tgm(&["data", "transcode", text(&manifest), text(folder)]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, error) = into(dir.path());
+    assert!(code == Some(2) && error.contains("the originals are there"), "{error}");
+
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("manifest.csv"), "path,note\nunrelated.mp4,an annotation\n").unwrap();
+    let (code, error) = into(&other);
+    assert!(code == Some(2) && error.contains("manifest of other videos (unrelated.mp4)"), "{error}");
+    assert!(std::fs::read_to_string(other.join("manifest.csv")).unwrap().contains("an annotation"));
+    assert_eq!(std::fs::read(&manifest).unwrap(), before);
+    assert!(!dir.path().join("transcode.toml").exists());
+}

@@ -105,7 +105,7 @@ fn what_would_be_run_can_be_listed_without_running_it() {
     let listed = ok(&arguments(&out, &["--list"]));
     assert_eq!(listed.lines().count(), 6, "{listed}");
     assert!(!out.exists());
-    let error = fails(1, &arguments(&out, &["--seeds", "0"]));
+    let error = fails(2, &arguments(&out, &["--seeds", "0"]));
     assert!(error.contains("at least 1"), "{error}");
 }
 

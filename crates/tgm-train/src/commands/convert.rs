@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use tgm_mae::{Checkpoint, KeyLayout};
 
+use crate::config::ConfigError;
 use crate::model_io;
 
 /// Turn a Hugging Face VideoMAE folder or an original .pth file into a checkpoint of this program.
@@ -76,6 +77,11 @@ pub(super) fn export(args: ExportArgs) -> Result<()> {
         }
         Layout::Original => {
             ensure!(!args.out.exists(), "{}: exists already", args.out.display());
+            // By their names alone readers know what files are.
+            if args.out.extension().is_none_or(|ending| ending != "safetensors") {
+                let message = format!("{}: the file is a safetensors file; name it so", args.out.display());
+                return Err(ConfigError(message).into());
+            }
             let layout = KeyLayout::Original;
             Checkpoint::save_file(
                 &args.out,

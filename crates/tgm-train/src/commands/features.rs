@@ -91,6 +91,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         dim: checkpoint.config.encoder.dim,
         version: About::VERSION,
     };
+    // Before a file is begun that no other call could go on with.
+    views.validate()?;
     ensure!(!args.out.is_dir(), "{}: is a folder; --out names the file to write", args.out.display());
     let mut writer = Writer::open(&args.out, about)?;
     let (resumed_at, total) = (writer.done(), data.rows().len());

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use tgm_data::loader::MotionSource;
-use tgm_masking::{Masking, MotionBoxConfig, TextConfig};
+use tgm_masking::{Masking, MotionBoxConfig, MotionWarpConfig, TextConfig};
 
 use crate::config::{self, Config, ConfigError, TextView};
 use crate::demo;
@@ -42,7 +42,8 @@ pub(super) struct Args {
     /// Accept absolute paths in the manifest, and paths that leave its folder.
     #[arg(long)]
     allow_outside: bool,
-    /// Which tubelets are hidden, with the strategy's default settings; `--set masking.KEY=VALUE` changes those.
+    /// Which tubelets are hidden. The configuration's own strategy keeps its settings, another one has its defaults; `--set
+    /// masking.KEY=VALUE` changes both.
     #[arg(long)]
     masking: Option<MaskingName>,
     /// The contrastive term of the loss.
@@ -63,7 +64,8 @@ pub(super) struct Args {
     /// With --resume or --auto-resume: go on although configuration or data is no longer what the run was started with.
     #[arg(long)]
     allow_changes: bool,
-    /// Only say what would happen: model size, memory, steps, and the time from ten measured steps; checks the data.
+    /// Only say what would happen: model size, memory, steps, and the time from ten measured steps; checks the data. (The demo's
+    /// world is rendered for it.)
     #[arg(long, conflicts_with_all = ["resume", "auto_resume"])]
     dry_run: bool,
     /// Set a key of the configuration; may be repeated.
@@ -82,6 +84,8 @@ enum MaskingName {
     Tube,
     /// A rectangle that follows the motion (MGM).
     Motion,
+    /// A random map carried along by the motion (MGMAE).
+    MotionWarp,
     /// The tubelets that match the caption best (the paper).
     Text,
 }
@@ -98,6 +102,7 @@ impl MaskingName {
             Self::Random => Masking::Random { ratio: 0.9 },
             Self::Tube => Masking::Tube { ratio: 0.9 },
             Self::Motion => Masking::MotionBox(MotionBoxConfig::default()),
+            Self::MotionWarp => Masking::MotionWarp(MotionWarpConfig::default()),
             Self::Text => Masking::Text(TextConfig::default()),
         }
     }
@@ -122,8 +127,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     let (mut config, existing) = prepare(&args, &folder)?;
     let demo = args.config == "demo" && config.data.manifest.is_none();
     // Only when everything could be read is the folder taken.
-    if existing.is_none() && !demo {
-        training_data(&config)?;
+    match (existing.is_none(), demo) {
+        (true, false) => drop(training_data(&config)?),
+        // Rendering a world takes minutes: what is wrong with the rest is said first.
+        (true, true) => demo::check(&config)?,
+        (false, _) => {}
     }
     if args.dry_run {
         if demo {
@@ -141,6 +149,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     if demo {
         demo::prepare(&mut config, &folder)?;
+    }
+    if !demo {
+        warn_of_builtin(&config);
     }
     let start = if resumed { Start::Resume { allow_changes: args.allow_changes } } else { Start::Fresh };
     let mut trainer = Trainer::new(config.clone(), run.clone(), start)?.stopped_by(stop);
@@ -211,6 +222,20 @@ fn with_masking(
         return Err(ConfigError(format!("--masking {name} and --set masking… ask for different strategies")));
     }
     Ok(config)
+}
+
+/// The CLIP of the demo says nothing about videos of one's own.
+fn warn_of_builtin(config: &Config) {
+    let asked = config.contrastive.enabled || config.masking.needs_scores();
+    let world =
+        config.data.manifest.as_deref().and_then(Path::parent).map(|folder| folder.join("world.toml"));
+    if asked && config.text.model == "builtin" && !world.is_some_and(|world| world.is_file()) {
+        tracing::warn!(
+            "text.model = \"builtin\" is a tiny CLIP that knows the synthetic world only; for other videos name a real \
+             one: --set text.model=FOLDER, or --set text.model={}",
+            config::TextConfig::default().model
+        );
+    }
 }
 
 /// Makes paths absolute: a run can be gone on with from any folder.
@@ -316,19 +341,6 @@ fn probes(config: &Config, trainer: &Trainer) -> Result<Vec<Row>> {
 }
 
 fn finish(args: &Args, run: RunDir, outcome: Outcome, rows: Vec<Row>) -> Result<()> {
-    let skipped = match outcome.skipped_steps {
-        0 => String::new(),
-        n => format!(", {n} of them skipped because their gradient was not finite"),
-    };
-    println!("after {} steps{skipped}", outcome.steps);
-    print_table(&rows);
-    println!("checkpoint  {}", outcome.checkpoint.display());
-    if let Some(mib) = crate::environment::peak_memory_mib() {
-        println!("memory      {mib:.0} MiB at its peak");
-    }
-    if !outcome.pictures.is_empty() {
-        println!("pictures    {} (rows: clip, visible, reconstruction)", run.pictures().display());
-    }
     let summary = Summary {
         run: run.path().to_path_buf(),
         checkpoint: outcome.checkpoint,
@@ -337,5 +349,19 @@ fn finish(args: &Args, run: RunDir, outcome: Outcome, rows: Vec<Row>) -> Result<
         skipped_steps: outcome.skipped_steps,
         rows,
     };
-    super::write_json(args.json.as_deref(), &summary)
+    super::write_json(args.json.as_deref(), &summary)?;
+    let skipped = match summary.skipped_steps {
+        0 => String::new(),
+        n => format!(", {n} of them skipped because their gradient was not finite"),
+    };
+    println!("after {} steps{skipped}", summary.steps);
+    print_table(&summary.rows);
+    println!("checkpoint  {}", summary.checkpoint.display());
+    if let Some(mib) = crate::environment::peak_memory_mib() {
+        println!("memory      {mib:.0} MiB at its peak");
+    }
+    if !summary.pictures.is_empty() {
+        println!("pictures    {} (rows: clip, visible, reconstruction)", run.pictures().display());
+    }
+    Ok(())
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::config;
+use crate::config::{self, ConfigError};
 use crate::reproduce::{Clips, Order, Plan, Table, arms, duration, reproduce};
 use crate::stop::Stop;
 
@@ -65,7 +65,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     if args.seeds == 0 || args.steps == Some(0) || args.train == 0 || args.test == 0 {
-        bail!("--seeds, --steps, --train and --test must be at least 1");
+        return Err(ConfigError("--seeds, --steps, --train and --test must be at least 1".into()).into());
     }
     let stop = Stop::on_signals()?;
     let wanted = config::load("reproduce", &args.settings)?;

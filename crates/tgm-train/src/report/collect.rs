@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -53,8 +53,9 @@ pub struct Moment {
 /// # Errors
 /// When there is no run, or its configuration cannot be read.
 pub fn collect(folder: &Path) -> Result<RunReport> {
-    let run = RunDir::open(folder)?;
+    let run = RunDir::at(folder);
     let file = run.config_file();
+    ensure!(file.is_file(), "{}: no run is here (there is no config.toml)", folder.display());
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let config = config::from_text(&file.display().to_string(), &text, &[])?;
     let absolute = std::path::absolute(folder)?;

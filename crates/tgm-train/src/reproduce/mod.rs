@@ -95,18 +95,22 @@ pub fn reproduce(order: Order, stop: Stop) -> Result<Reproduction> {
     let how = describe(&order, &plan, arms.len(), unfinished);
     let runs = arms.iter().flat_map(finished).collect();
     let record = Record { plan, finetune: order.finetune, baselines, runs };
-    publish(&order.out, summaries, how, &record)
+    publish(&order.out, summaries, how, record)
 }
 
-/// Writes the tables and what they are made of.
-fn publish(out: &Path, summaries: Vec<Summary>, how: String, record: &Record) -> Result<Reproduction> {
+/// Writes the tables and what they are made of. Runs that an earlier call wrote down for other tables stay.
+fn publish(out: &Path, summaries: Vec<Summary>, how: String, mut record: Record) -> Result<Reproduction> {
     let markdown = write::markdown(&summaries, &how);
     let page = out.join("tables.html");
     let _door = door(out)?;
     write_atomically(&out.join("tables.md"), markdown.as_bytes())?;
     write_atomically(&out.join("tables.json"), serde_json::to_string_pretty(&summaries)?.as_bytes())?;
     write_atomically(&page, write::page(&summaries, &how).as_bytes())?;
-    write_atomically(&out.join(record::FILE), (serde_json::to_string(record)? + "\n").as_bytes())?;
+    let file = out.join(record::FILE);
+    if let Ok(earlier) = Record::read(&file) {
+        record.add(earlier);
+    }
+    write_atomically(&file, (serde_json::to_string(&record)? + "\n").as_bytes())?;
     Ok(Reproduction { summaries, how, markdown, page })
 }
 

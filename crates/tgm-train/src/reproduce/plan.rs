@@ -95,10 +95,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         Some((at, 'h')) => (&text[..at], 3600.0),
         _ => (text, 1.0),
     };
-    match number.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(Duration::from_secs_f64(number * unit)),
-        _ => Err(format!("`{text}` is no duration; examples: 90s, 30m, 2h")),
-    }
+    let seconds = number.parse().ok().map(|number: f64| number * unit).filter(|seconds| *seconds > 0.0);
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| format!("`{text}` is no duration; examples: 90s, 30m, 2h"))
 }
 
 #[cfg(test)]
@@ -111,7 +110,7 @@ mod tests {
         for (text, seconds) in [("90s", 90), ("30m", 1800), ("2h", 7200), ("45", 45), ("0.5m", 30)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "m", "-3m", "0s", "soon", "inf"] {
+        for text in ["", "m", "-3m", "0s", "soon", "inf", "NaN", "9999999999999999999h"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

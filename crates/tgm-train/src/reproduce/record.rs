@@ -54,6 +54,21 @@ impl Record {
         Ok(())
     }
 
+    /// Adds what another record of the same plan and fine-tuning has beyond this one.
+    pub fn add(&mut self, other: Self) {
+        if (&other.plan, other.finetune) != (&self.plan, self.finetune) {
+            return;
+        }
+        for run in other.runs {
+            if self.runs.iter().all(|known| (known.seed, &known.arm) != (run.seed, &run.arm)) {
+                self.runs.push(run);
+            }
+        }
+        for (world, probes) in other.baselines {
+            self.baselines.entry(world).or_insert(probes);
+        }
+    }
+
     /// The result of a run, with fine-tuning if that is wanted; `None` if it is not here as wanted.
     pub fn find(&self, arm: &Arm, seed: u64, finetune: Option<f64>) -> Option<RunResult> {
         let mut run = self.runs.iter().find(|run| run.seed == seed && run.arm == *arm)?.clone();
@@ -155,6 +170,21 @@ mod tests {
         assert_eq!([names(0, Some(5.0)), names(1, Some(20.0)), names(2, None)], [None, None, None]);
         let other = Arm::untrained(World::plain(Scene::Moving));
         assert_eq!(record.find(&other, 0, None), None);
+    }
+
+    #[test]
+    fn a_record_takes_in_what_it_lacks_and_nothing_of_another_plan() {
+        let mut all = record();
+        let mut more = record();
+        more.runs[0].masked_loss = None;
+        more.runs[1].seed = 7;
+        all.add(more.clone());
+        assert_eq!(all.runs.iter().map(|run| run.seed).collect::<Vec<_>>(), [0, 1, 7]);
+        assert_eq!(all.runs[0], record().runs[0]);
+        more.plan.steps += 1;
+        more.runs[1].seed = 8;
+        all.add(more);
+        assert_eq!(all.runs.len(), 3);
     }
 
     #[test]

@@ -278,6 +278,7 @@ fn finetuned(config: &Config, folder: &Path, epochs: f64) -> Result<Probe> {
         save_every: 200,
         cache_mb: config.loader.cache_mb,
         random: false,
+        stop: &Stop::new(),
     };
     let outcome = supervised::evaluate(&data, &checkpoint, &recipe, conduct, config.seed)?;
     let task = outcome.first().context("a world has one task")?;

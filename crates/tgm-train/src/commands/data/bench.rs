@@ -47,7 +47,7 @@ pub(in crate::commands) struct Args {
     #[arg(long, value_name = "CLIPS/S")]
     consumer: Option<f64>,
     /// Write the numbers to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 

@@ -50,7 +50,7 @@ pub(in crate::commands) struct Args {
     #[arg(long, default_value_t = ReadOptions::default().max_seconds)]
     max_seconds: f64,
     /// Write the counts to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 

@@ -34,7 +34,7 @@ pub(in crate::commands) struct Args {
     #[arg(long, default_value_t = 24)]
     thumbnails: usize,
     /// Write the table to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 

@@ -15,6 +15,7 @@ use tgm_video::{Crop, ReadOptions, Sampling, VideoFile, VideoReader, View};
 use super::copy_settings::CopySettings;
 use super::{ManifestArgs, matrix};
 use crate::commands::median;
+use crate::config::ConfigError;
 use crate::progress::Progress;
 
 /// Copy the videos of a manifest in a form that decodes fast: H.264 of small frames, short groups of pictures, no sound.
@@ -45,7 +46,7 @@ pub(in crate::commands) struct Args {
     #[arg(long, default_value_t = ReadOptions::default().max_seconds)]
     max_seconds: f64,
     /// Write the numbers to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
 }
 
@@ -80,6 +81,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         bail!("two videos would both become {}; rename one of them", pair[0].display());
     }
+    refuse_originals(&manifest, &files, &args.out)?;
     let claimed = settings.claim(&args.out)?;
     let (progress, done) = (Progress::new("transcode", files.len() as u64), AtomicU64::new(0));
     let outcomes: Vec<(&str, Option<String>)> = files
@@ -124,6 +126,31 @@ pub(super) fn run(args: Args) -> Result<()> {
         println!("a clip took {before:.1} ms and takes {after:.1} ms: {:.1} times as many", before / after);
     }
     super::super::write_json(args.json.as_deref(), &gain)
+}
+
+/// Refuses a folder in which copies would take the place of originals, or their manifest that of another.
+fn refuse_originals(manifest: &Manifest, files: &[(&str, VideoFile, PathBuf)], out: &Path) -> Result<()> {
+    let taken = out.join("manifest.csv");
+    let same =
+        |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    let own = files.iter().find(|(_, file, target)| same(file.path(), target));
+    if own.is_some() || same(manifest.file(), &taken) {
+        return Err(
+            ConfigError(format!("{}: the originals are there; name another folder", out.display())).into()
+        );
+    }
+    // Of other videos; one that cannot be read is a torn one of ours.
+    let Ok(there) = Manifest::load(&taken) else { return Ok(()) };
+    let is_copy = |path: &str| files.iter().any(|(.., target)| *target == out.join(path));
+    match there.rows().find(|row| !is_copy(row.path())) {
+        Some(other) => Err(ConfigError(format!(
+            "{} is a manifest of other videos ({}) and would be overwritten; name another folder",
+            taken.display(),
+            other.path()
+        ))
+        .into()),
+        None => Ok(()),
+    }
 }
 
 /// Where a path's copy goes: below `out`, whatever the path, and always MP4.
