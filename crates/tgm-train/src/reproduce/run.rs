@@ -138,7 +138,7 @@ impl Bench {
         if let Some(epochs) = self.finetune {
             let file = finetuned_file(&folder, epochs);
             if read::<Probe>(&file).is_none() {
-                let probe = finetuned(&config, &folder, epochs)?;
+                let probe = finetuned(&config, &folder, epochs, &self.stop)?;
                 write_atomically(&file, (serde_json::to_string(&probe)? + "\n").as_bytes())?;
             }
         }
@@ -250,7 +250,7 @@ fn frozen(config: &Config, trainer: &Trainer) -> Result<Vec<Probe>> {
 }
 
 /// Fine-tuning without the augmentations that large models need.
-fn finetuned(config: &Config, folder: &Path, epochs: f64) -> Result<Probe> {
+fn finetuned(config: &Config, folder: &Path, epochs: f64, stop: &Stop) -> Result<Probe> {
     let checkpoint = model_io::open(folder)?;
     let manifest = config.data.manifest.as_deref().context("a run on a world has a manifest")?;
     let data = EvalData::of_manifest(
@@ -278,7 +278,7 @@ fn finetuned(config: &Config, folder: &Path, epochs: f64) -> Result<Probe> {
         save_every: 200,
         cache_mb: config.loader.cache_mb,
         random: false,
-        stop: &Stop::new(),
+        stop,
     };
     let outcome = supervised::evaluate(&data, &checkpoint, &recipe, conduct, config.seed)?;
     let task = outcome.first().context("a world has one task")?;
