@@ -31,6 +31,17 @@ pub enum PatchFeatures {
     Surgery,
 }
 
+impl PatchFeatures {
+    /// The name in configurations, options and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Value => "value",
+            Self::Surgery => "surgery",
+        }
+    }
+}
+
 /// Blocks with a second path in CLIP Surgery, counted from the end.
 const SURGERY_BLOCKS: usize = 6;
 

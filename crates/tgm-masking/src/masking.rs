@@ -79,6 +79,23 @@ impl Masking {
         }
     }
 
+    /// The same strategy at another ratio.
+    #[must_use]
+    pub fn with_ratio(self, ratio: f64) -> Self {
+        match self {
+            Self::Random { .. } => Self::Random { ratio },
+            Self::Tube { .. } => Self::Tube { ratio },
+            Self::MotionBox(config) => Self::MotionBox(MotionBoxConfig { ratio, ..config }),
+            Self::MotionWarp(config) => Self::MotionWarp(MotionWarpConfig { ratio, ..config }),
+            Self::Text(config) => Self::Text(TextConfig { ratio, ..config }),
+        }
+    }
+
+    /// Whether both are one strategy, whatever its settings.
+    pub fn is_same_kind(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
     /// Whether [`Masking::mask`] must be given a score map.
     pub const fn needs_scores(&self) -> bool {
         matches!(self, Self::Text(_))

@@ -6,6 +6,17 @@ use tgm_data::loader::{ClipError, frames_of_row, patiently};
 use tgm_data::manifest::Row;
 use tgm_video::{ReadOptions, VideoReader};
 
+/// The video, or part of one, that a row is, by name: what was made for it is found again wherever the row stands by then.
+pub fn part_name(row: &Row<'_>) -> String {
+    match (row.start(), row.end()) {
+        (None, None) => row.path().to_owned(),
+        (start, end) => {
+            let show = |time: Option<f64>| time.map_or_else(String::new, |time| time.to_string());
+            format!("{} from {} to {} s", row.path(), show(start), show(end))
+        }
+    }
+}
+
 /// A row's video, open.
 pub struct RowVideo {
     /// Its reader.

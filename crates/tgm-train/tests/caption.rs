@@ -89,9 +89,9 @@ fn interrupt(data: &Path, out: &Path, journal: &Path) -> String {
     let done = [0, 1, 2, 4].map(|row| {
         let row = manifest.row(row);
         let captions: Vec<&str> = row.captions().collect();
-        serde_json::json!({"path": row.path(), "times": null, "captions": captions, "cut": 0}).to_string()
+        serde_json::json!({"part": row.path(), "captions": captions, "cut": 0}).to_string()
     });
-    fs::write(journal, format!("{heading}\n{}\n{{\"path\":\"tra", done.join("\n"))).unwrap();
+    fs::write(journal, format!("{heading}\n{}\n{{\"part\":\"tra", done.join("\n"))).unwrap();
     fs::remove_file(out).unwrap();
     heading
 }

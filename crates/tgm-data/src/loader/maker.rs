@@ -12,7 +12,7 @@ use tgm_video::{
 
 use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
 use super::sample::Sample;
-use super::source::{Cache, Cut};
+use super::source::{Cache, Cut, frames_of_row};
 use super::{ClipError, LoaderError, Subset};
 use crate::index_store::IndexStore;
 use crate::manifest::Row;
@@ -52,7 +52,7 @@ impl Maker {
         let stream = |purpose| streams.stream(purpose, epoch, number);
         let file = row.video();
         let mut source = self.cache.open(row.path(), &file, &self.options)?;
-        let range = source.range(&file, row.start(), row.end())?;
+        let range = frames_of_row(&row, source.index())?;
         let numbers = self.config.sampling.train(range.len(), &mut stream("sampling"));
         let numbers: Vec<usize> = numbers.iter().map(|number| range.start + number).collect();
         let size = self.config.size;
@@ -79,7 +79,7 @@ impl Maker {
     ) -> Result<Vec<Sample>, ClipError> {
         let file = row.video();
         let mut source = self.cache.open(row.path(), &file, &self.options)?;
-        let range = source.range(&file, row.start(), row.end())?;
+        let range = frames_of_row(&row, source.index())?;
         let times: Vec<Vec<usize>> = (0..views.views)
             .map(|time| self.config.sampling.test_view(range.len(), time, views.views))
             .map(|numbers| numbers.into_iter().map(|number| range.start + number).collect())

@@ -89,42 +89,23 @@ impl Source {
         }
     }
 
-    fn index(&self) -> &FrameIndex {
+    pub fn index(&self) -> &FrameIndex {
         match self {
             Self::File(reader) => reader.index(),
             Self::Memory(video) => &video.index,
         }
     }
-
-    /// The frames on display from `start` to before `end`, in seconds from the first frame; at least one.
-    pub fn range(
-        &self,
-        file: &VideoFile,
-        start: Option<f64>,
-        end: Option<f64>,
-    ) -> Result<Range<usize>, ClipError> {
-        frames_between(file, self.index(), start, end)
-    }
 }
 
-/// The frames that a row of a manifest stands for, from its `start` to before its `end`; at least one.
+/// The frames on display from a row's `start` to before its `end`, in seconds from the first frame; at least one.
 ///
 /// # Errors
 /// [`ClipError::AfterEnd`] when the video ends before the row starts.
 pub fn frames_of_row(row: &Row<'_>, index: &FrameIndex) -> Result<Range<usize>, ClipError> {
-    frames_between(&row.video(), index, row.start(), row.end())
-}
-
-fn frames_between(
-    file: &VideoFile,
-    index: &FrameIndex,
-    start: Option<f64>,
-    end: Option<f64>,
-) -> Result<Range<usize>, ClipError> {
-    let (start, end) = (start.unwrap_or(0.0), end.unwrap_or(f64::INFINITY));
+    let (start, end) = (row.start().unwrap_or(0.0), row.end().unwrap_or(f64::INFINITY));
     let duration = index.duration().unwrap_or(0.0);
     if start > duration {
-        return Err(ClipError::AfterEnd { file: file.name().to_owned(), start, duration });
+        return Err(ClipError::AfterEnd { file: row.video().name().to_owned(), start, duration });
     }
     Ok(index.range(start, end))
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tgm_clip::captioner::{CaptionOptions, Captioner};
 use tgm_data::manifest::{Manifest, Row};
 
+use crate::row_video::part_name;
+
 /// What the captions of a journal have in common.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Heading {
@@ -53,30 +55,11 @@ impl Heading {
     }
 }
 
-/// The video, or part of one, that a row is: rows may come in another order when a call is continued.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Part {
-    path: String,
-    /// As text, since numbers that are no numbers equal nothing.
-    times: Option<[String; 2]>,
-}
-
-impl Part {
-    fn of(row: &Row<'_>) -> Self {
-        let text = |time: Option<f64>| time.map_or_else(String::new, |time| time.to_string());
-        let times = match (row.start(), row.end()) {
-            (None, None) => None,
-            (start, end) => Some([text(start), text(end)]),
-        };
-        Self { path: row.path().to_owned(), times }
-    }
-}
-
 /// The captions of one row.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {
-    #[serde(flatten)]
-    part: Part,
+    /// [`part_name`] of the row: rows may come in another order when a call is continued.
+    part: String,
     /// The captions.
     pub(super) captions: Vec<String>,
     /// How many of them end at the limit of tokens.
@@ -85,18 +68,18 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(row: &Row<'_>, captions: Vec<String>, cut: usize) -> Self {
-        Self { part: Part::of(row), captions, cut }
+        Self { part: part_name(row), captions, cut }
     }
 }
 
 /// The captions that there are.
 #[derive(Debug, Default)]
-pub(super) struct Texts(HashMap<Part, Vec<String>>);
+pub(super) struct Texts(HashMap<String, Vec<String>>);
 
 impl Texts {
     /// Those of a row.
     pub(super) fn of(&self, row: &Row<'_>) -> Option<&[String]> {
-        self.0.get(&Part::of(row)).map(Vec::as_slice)
+        self.0.get(&part_name(row)).map(Vec::as_slice)
     }
 
     pub(super) fn insert(&mut self, entry: Entry) {
@@ -187,8 +170,7 @@ mod tests {
     }
 
     fn entry(path: &str) -> Entry {
-        let part = Part { path: path.into(), times: None };
-        Entry { part, captions: vec![format!("caption of {path}")], cut: 0 }
+        Entry { part: path.into(), captions: vec![format!("caption of {path}")], cut: 0 }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod data;
 mod eval;
 mod features;
 mod forward;
+mod patch_features;
 mod pretrain;
 mod read;
 mod replay;

@@ -127,11 +127,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     let (mut config, existing) = prepare(&args, &folder)?;
     let demo = args.config == "demo" && config.data.manifest.is_none();
     // Only when everything could be read is the folder taken.
-    match (existing.is_none(), demo) {
-        (true, false) => drop(training_data(&config)?),
+    if existing.is_none() && demo {
         // Rendering a world takes minutes: what is wrong with the rest is said first.
-        (true, true) => demo::check(&config)?,
-        (false, _) => {}
+        demo::check(&config)?;
+    } else if existing.is_none() {
+        training_data(&config)?;
     }
     if args.dry_run {
         if demo {
@@ -149,8 +149,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     if demo {
         demo::prepare(&mut config, &folder)?;
-    }
-    if !demo {
+    } else {
         warn_of_builtin(&config);
     }
     let start = if resumed { Start::Resume { allow_changes: args.allow_changes } } else { Start::Fresh };
@@ -209,7 +208,7 @@ fn with_masking(
     load: &dyn Fn(&[String]) -> Result<Config, ConfigError>,
 ) -> Result<Config, ConfigError> {
     let Some(name) = args.masking else { return load(&args.settings) };
-    let same = |masking: &Masking| std::mem::discriminant(masking) == std::mem::discriminant(&name.masking());
+    let same = |masking: &Masking| masking.is_same_kind(&name.masking());
     // The same strategy keeps the ratio that the configuration gives it.
     let config = if same(&load(&[])?.masking) {
         load(&args.settings)?

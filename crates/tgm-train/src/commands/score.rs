@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use candle_core::Device;
 use clap::ValueEnum;
-use tgm_clip::{PatchFeatures, Resample, ScoreOptions};
+use tgm_clip::{Resample, ScoreOptions};
 use tgm_data::loader::Subset;
 
+use super::patch_features::FeaturesName;
 use super::read::ReadArgs;
 use crate::config::{ConfigError, TextConfig};
 use crate::guidance::load_clip;
@@ -41,7 +42,7 @@ pub(super) struct Args {
     model: Option<String>,
     /// Which features of CLIP stand for a patch.
     #[arg(long, default_value = "plain")]
-    features: Features,
+    features: FeaturesName,
     /// How CLIP's patches become the grid of a map.
     #[arg(long, default_value = "map")]
     resample: Grid,
@@ -56,16 +57,6 @@ pub(super) struct Args {
     /// Write the counts to a file.
     #[arg(long, value_name = "FILE", value_parser = crate::commands::result_file)]
     json: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Features {
-    /// The last block's patch tokens, projected: the paper's likely reading.
-    Plain,
-    /// The value path of the last block (MaskCLIP).
-    Value,
-    /// The second path of CLIP Surgery, less what every caption matches.
-    Surgery,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -100,11 +91,7 @@ impl Args {
             return Err(ConfigError("--every 0: at least 1, every frame".into()));
         }
         let options = ScoreOptions {
-            features: match self.features {
-                Features::Plain => PatchFeatures::Plain,
-                Features::Value => PatchFeatures::Value,
-                Features::Surgery => PatchFeatures::Surgery,
-            },
+            features: self.features.into(),
             resample: match self.resample {
                 Grid::Map => Resample::Map,
                 Grid::Positions => Resample::Positions,

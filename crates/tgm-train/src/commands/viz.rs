@@ -12,6 +12,7 @@ use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subse
 use tgm_data::manifest::{Manifest, ManifestOptions, Record, write_manifest};
 use tgm_video::{Crop, Sampling, TubeletShape};
 
+use super::patch_features::FeaturesName;
 use crate::checkpoint::RUN;
 use crate::config::{self, Config, ConfigError, TextConfig, TextView};
 use crate::guidance::load_clip;
@@ -64,7 +65,7 @@ pub(super) struct Args {
     /// Features of CLIP, one score map for each; the first guides the mask. Default: the run's, and then the others of
     /// plain,value,surgery.
     #[arg(long, value_delimiter = ',')]
-    features: Vec<Features>,
+    features: Vec<FeaturesName>,
     /// A mask ratio for all strategies instead of their own.
     #[arg(long)]
     ratio: Option<f64>,
@@ -83,16 +84,6 @@ pub(super) struct Args {
     /// Seed of the masks.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Features {
-    /// The last block's patch tokens, projected.
-    Plain,
-    /// The value path of the last block (MaskCLIP).
-    Value,
-    /// CLIP Surgery.
-    Surgery,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -144,16 +135,6 @@ pub(super) fn run(args: Args) -> Result<()> {
 /// A path is told by its end.
 fn title(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-impl Features {
-    fn of_patches(self) -> PatchFeatures {
-        match self {
-            Self::Plain => PatchFeatures::Plain,
-            Self::Value => PatchFeatures::Value,
-            Self::Surgery => PatchFeatures::Surgery,
-        }
-    }
 }
 
 impl Args {
@@ -225,9 +206,9 @@ impl Args {
 
     /// What is asked for, or the run's features and then the others.
     fn scores(&self, run: ScoreOptions) -> Vec<ScoreOptions> {
-        let mut features: Vec<PatchFeatures> = self.features.iter().map(|f| f.of_patches()).collect();
+        let mut features: Vec<PatchFeatures> = self.features.iter().map(|&name| name.into()).collect();
         if features.is_empty() {
-            let all = Features::value_variants().iter().map(|f| f.of_patches());
+            let all = FeaturesName::value_variants().iter().map(|&name| name.into());
             features = std::iter::once(run.features).chain(all.filter(|f| *f != run.features)).collect();
         }
         features.into_iter().map(|features| ScoreOptions { features, ..run }).collect()

@@ -108,11 +108,6 @@ pub fn from_text(source: &str, text: &str, settings: &[String]) -> Result<Config
     let mut culprit = None;
     for setting in settings {
         let (key, value) = split_setting(setting, "train.batch=16")?;
-        let section = table.get("masking").and_then(|masking| masking.get("kind")).and_then(Value::as_str);
-        if key == "masking.kind" && section.is_some_and(|kind| kind != value.trim_matches(['\'', '"'])) {
-            // Another strategy has other keys.
-            table.insert("masking".into(), Value::Table(Table::new()));
-        }
         set(&mut table, key, value).map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
         let place = format!("{source} with --set {setting}");
         culprit = parse::<Config>(&place, table.clone()).err().map(|error| culprit.unwrap_or(error));
@@ -189,6 +184,10 @@ pub(super) fn set(table: &mut Table, key: &str, value: &str) -> Result<(), Strin
     for part in parts {
         let entry = inner.entry(part).or_insert_with(|| Value::Table(Table::new()));
         inner = entry.as_table_mut().ok_or_else(|| format!("`{part}` is not a section"))?;
+    }
+    if last == "kind" && inner.get(last).is_some_and(|kind| *kind != value) {
+        // Another kind of masking, sampling or crop has other keys.
+        inner.clear();
     }
     inner.insert(last.to_string(), value);
     Ok(())

@@ -11,12 +11,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use tgm_clip::cache::{CacheKey, CacheSpec, Maps, Region, ScoreCache};
-use tgm_clip::{ClipModel, PatchFeatures, Resample, slots};
+use tgm_clip::{ClipModel, Resample, slots};
 use tgm_data::loader::{Sample, Subset};
 use tgm_data::manifest::Row;
 use tgm_masking::ScoreMap;
 
 use crate::config::TextConfig;
+use crate::row_video::part_name;
 
 pub use fill::{Filled, Rules, fill, fill_for};
 
@@ -97,34 +98,23 @@ fn region(sample: &Sample) -> Region {
 
 /// The command that makes what is missing in a cache.
 fn command(folder: &Path, text: &TextConfig, spec: &CacheSpec, data: &Subset) -> String {
-    let features = match spec.options.features {
-        PatchFeatures::Plain => "plain",
-        PatchFeatures::Value => "value",
-        PatchFeatures::Surgery => "surgery",
-    };
     let grid = match spec.options.resample {
         Resample::Map => String::new(),
         Resample::Positions => format!(" --resample positions --grid {}", spec.rows),
     };
     format!(
-        "tgm score --data {} --out {} --model {} --features {features}{grid} --every {}",
+        "tgm score --data {} --out {} --model {} --features {}{grid} --every {}",
         data.manifest().file().display(),
         folder.display(),
         text.model,
+        spec.options.features.name(),
         fill::every(&spec.frames)
     )
 }
 
 /// What the maps of a row and a caption are found by: the file, the part of it that the row is, and the caption.
 fn key(row: &Row<'_>, caption: &str) -> Result<CacheKey> {
-    let name = match (row.start(), row.end()) {
-        (None, None) => row.path().to_owned(),
-        (start, end) => {
-            let show = |time: Option<f64>| time.map_or_else(String::new, |time| time.to_string());
-            format!("{} from {} to {} s", row.path(), show(start), show(end))
-        }
-    };
-    Ok(CacheKey::for_file(&name, row.video().path(), caption)?)
+    Ok(CacheKey::for_file(&part_name(row), row.video().path(), caption)?)
 }
 
 /// The model as caches name it: its weights, and the type it runs in.

@@ -97,7 +97,7 @@ impl Scene<'_> {
         for masking in self.strategies(&cues) {
             let mut rng = Streams::new(self.seed).stream("mask", 0, sample.number);
             let mask = masking.mask(&sample.grid, &cues, &mut rng)?;
-            let whose = self.own.filter(|own| same_kind(own, &masking)).map_or("", |_| "the run's; ");
+            let whose = self.own.filter(|own| own.is_same_kind(&masking)).map_or("", |_| "the run's; ");
             panels.push(mask_panel(&canvas, &masking, &mask, &energy, whose));
             if let Some(model) = self.model {
                 panels.extend(model.panels(sample, &mask, &masking)?);
@@ -128,9 +128,12 @@ impl Scene<'_> {
             Masking::Tube { ratio: 0.9 },
             Masking::Random { ratio: 0.9 },
         ];
-        let others = defaults.into_iter().filter(|other| self.own.is_none_or(|own| !same_kind(own, other)));
+        let others = defaults.into_iter().filter(|other| self.own.is_none_or(|own| !own.is_same_kind(other)));
         let all = self.own.cloned().into_iter().chain(others);
-        let all = all.map(|masking| with_ratio(masking, self.ratio));
+        let all = all.map(|masking| match self.ratio {
+            Some(ratio) => masking.with_ratio(ratio),
+            None => masking,
+        });
         let has_cue = |masking: &Masking| {
             !(masking.needs_scores() && cues.scores.is_none()
                 || masking.needs_motion() && cues.motion.is_none())
@@ -139,26 +142,12 @@ impl Scene<'_> {
     }
 }
 
-fn same_kind(a: &Masking, b: &Masking) -> bool {
-    std::mem::discriminant(a) == std::mem::discriminant(b)
-}
-
-fn with_ratio(masking: Masking, ratio: Option<f64>) -> Masking {
-    let Some(ratio) = ratio else { return masking };
-    match masking {
-        Masking::Random { .. } => Masking::Random { ratio },
-        Masking::Tube { .. } => Masking::Tube { ratio },
-        Masking::MotionBox(own) => Masking::MotionBox(MotionBoxConfig { ratio, ..own }),
-        Masking::MotionWarp(own) => Masking::MotionWarp(MotionWarpConfig { ratio, ..own }),
-        Masking::Text(own) => Masking::Text(TextConfig { ratio, ..own }),
-    }
-}
-
 fn score_panel(canvas: &Canvas, options: &ScoreOptions, scores: &ScoreMap) -> Panel {
-    let (name, what) = match options.features {
-        PatchFeatures::Plain => ("plain", "last block, projected"),
-        PatchFeatures::Value => ("value", "value path (MaskCLIP)"),
-        PatchFeatures::Surgery => ("surgery", "CLIP Surgery"),
+    let name = options.features.name();
+    let what = match options.features {
+        PatchFeatures::Plain => "last block, projected",
+        PatchFeatures::Value => "value path (MaskCLIP)",
+        PatchFeatures::Surgery => "CLIP Surgery",
     };
     let (low, high) = scores.values().iter().fold((f32::MAX, f32::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
     Panel {

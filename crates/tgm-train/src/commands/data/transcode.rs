@@ -1,6 +1,6 @@
 //! `tgm data transcode`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -141,8 +141,8 @@ fn refuse_originals(manifest: &Manifest, files: &[(&str, VideoFile, PathBuf)], o
     }
     // Of other videos; one that cannot be read is a torn one of ours.
     let Ok(there) = Manifest::load(&taken) else { return Ok(()) };
-    let is_copy = |path: &str| files.iter().any(|(.., target)| *target == out.join(path));
-    match there.rows().find(|row| !is_copy(row.path())) {
+    let copies: HashSet<&Path> = files.iter().map(|(.., target)| target.as_path()).collect();
+    match there.rows().find(|row| !copies.contains(&*out.join(row.path()))) {
         Some(other) => Err(ConfigError(format!(
             "{} is a manifest of other videos ({}) and would be overwritten; name another folder",
             taken.display(),
