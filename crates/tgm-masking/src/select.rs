@@ -16,10 +16,25 @@ pub(crate) fn top_k(
     rng: &mut impl Rng,
 ) -> Vec<u32> {
     candidates.shuffle(rng);
-    // Adding 0 makes the two zeros equal, which `total_cmp` tells apart. The sort must be stable.
-    candidates.sort_by(|&a, &b| (key(b) + 0.0).total_cmp(&(key(a) + 0.0)));
-    candidates.truncate(k);
-    candidates
+    // Of equal keys the one that was shuffled before the other comes first.
+    let mut order: Vec<(u64, u32, u32)> = candidates
+        .iter()
+        .zip(0..)
+        .map(|(&candidate, place)| (descending(key(candidate)), place, candidate))
+        .collect();
+    if k < order.len() {
+        order.select_nth_unstable(k);
+        order.truncate(k);
+    }
+    order.sort_unstable();
+    order.into_iter().map(|(_, _, candidate)| candidate).collect()
+}
+
+/// A number that is the smaller the greater the key is, in the order of [`f64::total_cmp`] but for the two zeros, which are equal.
+fn descending(key: f64) -> u64 {
+    let bits = (key + 0.0).to_bits();
+    // Negative numbers have their sign bit set, and are the smaller the greater the other bits are.
+    if bits >> 63 == 1 { bits } else { !bits & !(1 << 63) }
 }
 
 /// The `k` tubelets of each slot with the highest keys; see [`top_k`].
@@ -37,6 +52,35 @@ mod tests {
         let mut rng = Streams::new(0).stream("select", 0, 0);
         let keys = [3.0, f64::NEG_INFINITY, f64::INFINITY, -1.0, 7.0];
         assert_eq!(top_k((0..5).collect(), 4, |i| keys[i as usize], &mut rng), [2, 4, 0, 3]);
+    }
+
+    #[test]
+    fn keys_are_ordered_as_numbers() {
+        let keys = [
+            f64::INFINITY,
+            f64::MAX,
+            1.0,
+            f64::MIN_POSITIVE,
+            0.0,
+            -f64::MIN_POSITIVE,
+            -1.0,
+            f64::NEG_INFINITY,
+        ];
+        assert!(keys.windows(2).all(|pair| descending(pair[0]) < descending(pair[1])));
+        assert_eq!(descending(0.0), descending(-0.0));
+    }
+
+    #[test]
+    fn the_choice_is_that_of_a_stable_sort_after_the_shuffle() {
+        let streams = Streams::new(0);
+        for sample in 0..200 {
+            let keys: Vec<f64> = (0..40).map(|i| f64::from((i * i + sample) % 7) - 3.0).collect();
+            let rng = || streams.stream("select", 0, sample as u64);
+            let mut want: Vec<u32> = (0..40).collect();
+            want.shuffle(&mut rng());
+            want.sort_by(|&a, &b| keys[b as usize].total_cmp(&keys[a as usize]));
+            assert_eq!(top_k((0..40).collect(), 25, |i| keys[i as usize], &mut rng()), want[..25]);
+        }
     }
 
     #[test]

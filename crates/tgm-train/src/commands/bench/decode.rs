@@ -89,15 +89,20 @@ struct Made {
     value: f64,
 }
 
-pub(super) fn run(args: Args) -> Result<()> {
-    let mut spec = Spec { clips: clips(&args)?, size: SIZE, tubelets: false };
+pub(super) fn run(args: &Args) -> Result<()> {
+    Record::new(rows(args)?).write(args.options.json.as_deref())
+}
+
+/// Measures frames and tubelets and prints their rows.
+pub(super) fn rows(args: &Args) -> Result<Vec<Row>> {
+    let mut spec = Spec { clips: clips(args)?, size: SIZE, tubelets: false };
     println!("{:<34} {:>12} {:>12}  {:>7}", "CPU ms per clip", "ours", "best peer", "ratio");
     let mut rows = Vec::new();
     for (work, tubelets) in [("frames", false), ("tubelets", true)] {
         spec.tubelets = tubelets;
-        rows.extend(measure(&args, &spec, work)?);
+        rows.extend(measure(args, &spec, work)?);
     }
-    Record::new(rows).write(args.options.json.as_deref())
+    Ok(rows)
 }
 
 /// The middle clip of each file, and a crop as training draws it.

@@ -24,6 +24,12 @@ pub(super) const DECODERS: Script = Script {
     text: include_str!("../../../../../benches/peers/decode.py"),
     requirements: include_str!("../../../../../benches/peers/requirements-decode.txt"),
 };
+/// The peers of `bench mask`.
+pub(super) const MASKS: Script = Script {
+    file: "mask.py",
+    text: include_str!("../../../../../benches/peers/mask.py"),
+    requirements: MODELS.requirements,
+};
 /// Names another interpreter, which has the packages already.
 const OVERRIDE: &str = "TGM_PEERS_PYTHON";
 

@@ -73,15 +73,11 @@ fn row(name: String, work: &Work, measured: &[Measured]) -> Row {
     let rate = |m: &Measured| work.count as f64 / m.seconds;
     let (ours, peers) = (&measured[0], &measured[1..]);
     let best = peers.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)));
+    let rates = peers.iter().map(|m| (m.name.clone(), rate(m))).collect();
     Row {
-        name,
-        unit: work.unit.into(),
-        ours: rate(ours),
-        peers: peers.iter().map(|m| (m.name.clone(), rate(m))).collect(),
-        ratio: best.map(|best| rate(ours) / rate(best)),
         ours_peak_mb: Some(ours.peak_mb),
         peer_peak_mb: best.map(|best| best.peak_mb),
-        ..Row::default()
+        ..Row::compared(name, work.unit, rate(ours), rates)
     }
 }
 

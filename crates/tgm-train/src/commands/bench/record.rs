@@ -60,6 +60,14 @@ pub(super) struct Row {
     pub bar: Option<f64>,
 }
 
+impl Row {
+    /// Our rate beside the peers' at the same work.
+    pub fn compared(name: String, unit: &str, ours: f64, peers: BTreeMap<String, f64>) -> Self {
+        let ratio = peers.values().copied().max_by(f64::total_cmp).map(|best| ours / best);
+        Self { name, unit: unit.into(), ours, peers, ratio, ..Self::default() }
+    }
+}
+
 impl Record {
     /// Rows measured here and now.
     pub fn new(rows: Vec<Row>) -> Self {

@@ -13,7 +13,7 @@ use tgm_ops::gradcheck::randn;
 use super::options::{Options, Threads, fast_precisions, precision};
 use super::python::MODELS;
 use super::rates::{Bench, Work, header};
-use super::record::Record;
+use super::record::{Record, Row};
 use super::scratch::Scratch;
 use super::turns::{Kind, Spec};
 
@@ -90,7 +90,12 @@ impl Size {
 
 const SIDE: usize = 224;
 
-pub(super) fn run(args: Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
+    Record::new(rows(args)?).write(args.options.json.as_deref())
+}
+
+/// Measures every row and prints it.
+pub(super) fn rows(args: &Args) -> Result<Vec<Row>> {
     let options = &args.options;
     let python = options.peers.then(|| MODELS.interpreter()).transpose()?;
     let folder = Scratch::new("score")?;
@@ -119,7 +124,7 @@ pub(super) fn run(args: Args) -> Result<()> {
             rows.push(bench.row(name, &turn, &spec)?);
         }
     }
-    Record::new(rows).write(options.json.as_deref())
+    Ok(rows)
 }
 
 /// A CLIP of this size with random weights, in Hugging Face's layout. Its text tower, which this bench does not use, is

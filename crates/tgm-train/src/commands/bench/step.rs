@@ -16,7 +16,7 @@ use tgm_random::Streams;
 use super::options::{Options, Threads, fast_precisions, precision};
 use super::python::MODELS;
 use super::rates::{self, Bench, header};
-use super::record::Record;
+use super::record::{Record, Row};
 use super::scratch::Scratch;
 use super::turns::{Kind, Spec};
 use super::worker::TEXT_DIM;
@@ -126,7 +126,12 @@ impl Work {
     }
 }
 
-pub(super) fn run(args: Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
+    Record::new(rows(args)?).write(args.options.json.as_deref())
+}
+
+/// Measures every row and prints it.
+pub(super) fn rows(args: &Args) -> Result<Vec<Row>> {
     let options = &args.options;
     let python = options.peers.then(|| MODELS.interpreter()).transpose()?;
     let folder = Scratch::new("step")?;
@@ -149,11 +154,11 @@ pub(super) fn run(args: Args) -> Result<()> {
                     contrastive: work == Work::Joint,
                     recompute: args.recompute,
                 };
-                rows.push(bench.row(work.row(size, precision, &args), &turn, &spec)?);
+                rows.push(bench.row(work.row(size, precision, args), &turn, &spec)?);
             }
         }
     }
-    Record::new(rows).write(options.json.as_deref())
+    Ok(rows)
 }
 
 /// Random weights in Hugging Face's layout, and clips, masks and texts. Returns how many tubelets of a clip are masked.

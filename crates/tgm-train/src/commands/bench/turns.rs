@@ -61,14 +61,14 @@ pub(super) struct Measured {
 
 /// Before its first turn.
 #[derive(Deserialize)]
-struct Warm {
-    value: f64,
+pub(super) struct Warm {
+    pub value: f64,
 }
 
 /// After every turn.
 #[derive(Deserialize)]
-struct Done {
-    seconds: f64,
+pub(super) struct Done {
+    pub seconds: f64,
 }
 
 /// At the end.
