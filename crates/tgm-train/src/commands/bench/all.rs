@@ -15,8 +15,6 @@ use super::{decode, mask, score, step};
 use crate::demo;
 
 /// Every speed, one bench after the other, each as it is by itself without options: mask, decode, score, step.
-///
-/// The whole takes half an hour with --peers, on two cores.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -15,7 +15,7 @@ use tgm_video::{
 use super::options::Options;
 use super::program::Program;
 use super::python::DECODERS;
-use super::record::{Record, Row};
+use super::record::{Record, Row, shown};
 use super::scratch::Scratch;
 use crate::cpu_time;
 use crate::progress::Progress;
@@ -154,8 +154,7 @@ fn measure(args: &Args, spec: &Spec, work: &str) -> Result<Vec<Row>> {
     let row = |name: String, ours: f64, theirs: BTreeMap<String, f64>| {
         let best = theirs.values().copied().min_by(f64::total_cmp);
         let ratio = best.map(|best| best / ours);
-        let show = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
-        println!("{name:<34} {ours:>12.2} {:>12}  {:>7}", show(best), show(ratio));
+        println!("{name:<34} {ours:>12.2} {:>12}  {:>7}", shown(best, 2), shown(ratio, 2));
         Row { name, unit: "CPU ms/clip".into(), ours, peers: theirs, ratio, ..Row::default() }
     };
     let cpu = |best: &Best| 1e3 * best.mean(|made| made.cpu);

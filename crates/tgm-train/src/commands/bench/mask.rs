@@ -16,7 +16,7 @@ use tgm_random::Streams;
 use super::options::Options;
 use super::program::Program;
 use super::python::MASKS;
-use super::record::{Record, Row};
+use super::record::{Record, Row, shown};
 use super::scratch::Scratch;
 use super::turns::{Done, Warm};
 use crate::commands::median;
@@ -198,7 +198,6 @@ fn start_peers(
 }
 
 fn line(row: &Row) -> String {
-    let number = |value: Option<f64>, digits| value.map_or("–".into(), |v| format!("{v:.digits$}"));
-    let [numpy, torch] = PEERS.map(|peer| number(row.peers.get(peer).copied(), 0));
-    format!("{:<40}{:>12.0}{numpy:>12}{torch:>12}{:>8}", row.name, row.ours, number(row.ratio, 2))
+    let [numpy, torch] = PEERS.map(|peer| shown(row.peers.get(peer).copied(), 0));
+    format!("{:<40}{:>12.0}{numpy:>12}{torch:>12}{:>8}", row.name, row.ours, shown(row.ratio, 2))
 }

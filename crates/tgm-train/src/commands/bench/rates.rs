@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tgm_ops::Precision;
 
 use super::python::MODELS;
-use super::record::Row;
+use super::record::{Row, shown};
 use super::turns::{Measured, Spec, ensure_agreement, in_turn, write_spec};
 
 /// What a row is measured with.
@@ -90,16 +90,15 @@ pub(super) fn header(unit: &str) -> String {
 }
 
 fn line(row: &Row) -> String {
-    let number = |value: Option<f64>, digits| value.map_or("–".into(), |v| format!("{v:.digits$}"));
     format!(
         "{:<40}{:>9.2}{:>9}{:>9}{:>8}{:>9}{:>10}{:>10}",
         row.name,
         row.ours,
-        number(row.peers.get("pytorch-eager").copied(), 2),
-        number(row.peers.get("pytorch-compile").copied(), 2),
-        number(row.ratio, 2),
+        shown(row.peers.get("pytorch-eager").copied(), 2),
+        shown(row.peers.get("pytorch-compile").copied(), 2),
+        shown(row.ratio, 2),
         row.limit.map_or("–".into(), |limit| format!("{:.0} %", 100.0 * row.ours / limit)),
-        number(row.ours_peak_mb, 0),
-        number(row.peer_peak_mb, 0),
+        shown(row.ours_peak_mb, 0),
+        shown(row.peer_peak_mb, 0),
     )
 }

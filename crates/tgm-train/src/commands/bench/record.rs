@@ -68,6 +68,11 @@ impl Row {
     }
 }
 
+/// A number of a table, or a dash where there is none.
+pub(super) fn shown(value: Option<f64>, digits: usize) -> String {
+    value.map_or("–".into(), |value| format!("{value:.digits$}"))
+}
+
 impl Record {
     /// Rows measured here and now.
     pub fn new(rows: Vec<Row>) -> Self {
