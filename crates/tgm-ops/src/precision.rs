@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::product;
-use crate::simd::{Level, level};
+use crate::simd::multiplies_pairs;
 
 /// The arithmetic of matrix products and the type of stored activations.
 ///
@@ -17,9 +17,9 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// Products of bfloat16 numbers with `f32` sums. Fast where the processor has an instruction for them
-    /// (AVX512-BF16); with AVX2 or AVX-512 alone they are made `f32` in registers, which is slower than
-    /// [`F32`](Self::F32) and takes the same memory as elsewhere; without either, computed as [`F32`](Self::F32).
+    /// Products of bfloat16 numbers with `f32` sums, and half the memory for activations. Faster than [`F32`](Self::F32)
+    /// where the processor multiplies pairs of them faster (AMD's with AVX512-BF16); elsewhere they are multiplied as
+    /// `f32`. Without AVX2, computed as [`F32`](Self::F32).
     Bf16,
 }
 
@@ -43,12 +43,12 @@ impl Precision {
         }
     }
 
-    /// Whether the processor has instructions for products of these numbers. Where it has not, [`Bf16`](Self::Bf16)
-    /// saves memory and costs time.
+    /// Whether the processor multiplies these numbers at least as fast as `f32` ones by instructions of their own. Where it does
+    /// not, [`Bf16`](Self::Bf16) saves memory and no time.
     pub fn is_fast(self) -> bool {
         match self {
             Self::F32 => true,
-            Self::Bf16 => level() == Level::Avx512Bf16,
+            Self::Bf16 => multiplies_pairs(),
         }
     }
 

@@ -13,13 +13,11 @@ pub(crate) struct Place {
     pub(crate) rows: usize,
     /// At most [`COLS`].
     pub(crate) cols: usize,
-    /// Block of depth, from 0; tiles of later blocks are to be added.
-    pub(crate) block: usize,
 }
 
 /// What happens to the finished tiles.
 pub(crate) trait Finish: Sync {
-    /// Takes a tile. Called once for every tile and block, for different tiles at the same time.
+    /// Takes a tile. Called once for every tile, for different tiles at the same time.
     ///
     /// Implementations are `#[inline(always)]`, so that they are compiled for the instructions of the caller.
     fn finish(&self, at: &Place, tile: &Tile);
@@ -55,7 +53,6 @@ pub(crate) struct Store<'a, T> {
 impl<T: Elem> Finish for Store<'_, T> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
-        debug_assert_eq!(at.block, 0);
         each_row!(at, tile, |row, sums| {
             // SAFETY: rows and columns of different tiles are different.
             let out = unsafe { self.out.part(row * self.stride + at.col, sums.len()) };
@@ -88,7 +85,6 @@ pub(crate) struct AddResidual<'a> {
 impl Finish for AddResidual<'_> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
-        debug_assert_eq!(at.block, 0);
         each_row!(at, tile, |row, sums| {
             let start = row * self.stride + at.col;
             // SAFETY: rows and columns of different tiles are different.
@@ -114,7 +110,6 @@ pub(crate) struct Subtract<'a, T> {
 impl<T: Elem> Finish for Subtract<'_, T> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
-        debug_assert_eq!(at.block, 0);
         each_row!(at, tile, |row, sums| {
             let start = row * self.stride + at.col;
             // SAFETY: rows and columns of different tiles are different.
@@ -127,7 +122,7 @@ impl<T: Elem> Finish for Subtract<'_, T> {
     }
 }
 
-/// Adds the product to what is there, or overwrites it the first time: gradients of weights.
+/// Adds the product to what is there, or overwrites it: gradients of weights.
 pub(crate) struct Accumulate<'a> {
     pub(crate) out: Out<'a, f32>,
     pub(crate) stride: usize,
@@ -138,11 +133,10 @@ pub(crate) struct Accumulate<'a> {
 impl Finish for Accumulate<'_> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
-        let add = self.add || at.block > 0;
         each_row!(at, tile, |row, sums| {
-            // SAFETY: rows and columns of different tiles are different, and blocks of one tile come one after the other.
+            // SAFETY: rows and columns of different tiles are different.
             let out = unsafe { self.out.part(row * self.stride + at.col, sums.len()) };
-            if add {
+            if self.add {
                 out.iter_mut().zip(sums).for_each(|(out, &s)| *out += s);
             } else {
                 out.copy_from_slice(sums);
@@ -190,7 +184,6 @@ pub(crate) struct Activate<'a, E> {
 impl<E: Elem> Finish for Activate<'_, E> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
-        debug_assert_eq!(at.block, 0);
         each_row!(at, tile, |row, sums| {
             let start = row * self.stride + at.col;
             let bias = &self.bias[at.col..at.col + sums.len()];
@@ -236,7 +229,6 @@ pub(crate) struct ActivateBackward<'a, E> {
 impl<E: Elem> Finish for ActivateBackward<'_, E> {
     #[inline(always)]
     fn finish(&self, at: &Place, tile: &Tile) {
-        debug_assert_eq!(at.block, 0);
         each_row!(at, tile, |row, sums| {
             let start = row * self.stride + at.col;
             // SAFETY: rows and columns of different tiles are different, in two outputs.

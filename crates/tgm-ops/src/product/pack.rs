@@ -4,10 +4,10 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::square;
-use super::tile::{Lhs, ROWS};
+use super::tile::{COLS, Lhs, ROWS};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::level;
-use crate::simd::{Elem, multiversion};
+use crate::simd::{Elem, Factor, multiversion};
 
 /// Which dimension of a matrix is contiguous in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,15 +58,35 @@ impl<'a, S: Elem> Matrix<'a, S> {
         self.inner
     }
 
-    /// Twelve lanes from `lane` for the innermost loop of products of `E`, if it can read them where they are.
+    /// Whether the innermost loop can read the matrix where it lies (but for odd sizes, and its last lanes).
+    pub(crate) fn is_direct<W: Factor>(&self) -> bool {
+        self.inner == Inner::Depth && (S::GROUP, S::ROUNDED) == (W::GROUP, W::ROUNDED)
+    }
+
+    /// Up to twelve lanes from `lane` for the innermost loop: where they are if it can read them there, or copied to `spare`.
+    ///
+    /// # Panics
+    /// When the depth is not contiguous, or `spare` has not [`strip_words`].
     #[inline(always)]
-    pub(crate) fn in_place<E: Elem>(&self, lane: usize, depth: Range<usize>) -> Option<Lhs<'a>> {
+    pub(crate) fn strip<'s, W: Factor>(
+        &self,
+        lane: usize,
+        depth: Range<usize>,
+        spare: &'s mut [u32],
+    ) -> Lhs<'s>
+    where
+        'a: 's,
+    {
+        assert!(self.inner == Inner::Depth, "a strip of a matrix whose lanes are contiguous");
         let words = |n: usize| n.is_multiple_of(S::GROUP);
-        let fits = S::GROUP == E::GROUP && self.inner == Inner::Depth && lane + ROWS <= self.lanes;
-        if !(fits && words(depth.len()) && words(self.stride)) {
-            return None;
+        if self.is_direct::<W>() && lane + ROWS <= self.lanes && words(depth.len()) && words(self.stride) {
+            return Lhs::in_place(&self.data[lane * self.stride + depth.start..], self.stride, depth.len());
         }
-        Some(Lhs::in_place(&self.data[lane * self.stride + depth.start..], self.stride, depth.len()))
+        let groups = depth.len().div_ceil(W::GROUP);
+        let stride = strip_stride(groups);
+        let spare = &mut spare[..ROWS * stride];
+        copy_rows::<W, S>(self, lane..(lane + ROWS).min(self.lanes), depth, stride, spare);
+        Lhs::rows(spare, stride, groups)
     }
 
     /// Where the row (a lane or a step of depth) `outer` begins.
@@ -76,72 +96,116 @@ impl<'a, S: Elem> Matrix<'a, S> {
     }
 }
 
-/// Packs lanes and depth of a matrix: word `g · W + l` holds the depths `g · GROUP..` of lane `l`. What is missing from
-/// `W` lanes or from the last group is zero.
-///
-/// # Panics
-/// When `lanes` are more than `W`, or `out` is not as long as the packed part.
+/// Words that [`Matrix::strip`] may need for strips of this depth.
+pub(crate) fn strip_words<W: Factor>(depth: usize) -> usize {
+    ROWS * strip_stride(depth.div_ceil(W::GROUP))
+}
+
+/// Words from one row of a copied strip to the next: a cache line more than needed, because rows that are a power of two apart share the
+/// sets of the first-level cache.
+fn strip_stride(groups: usize) -> usize {
+    groups.next_multiple_of(16) + 16
+}
+
+multiversion! {
+    fn copy_rows<W: Factor, S: Elem>(m: &Matrix<'_, S>, lanes: Range<usize>, depth: Range<usize>, stride: usize, out: &mut [u32])
+        = copy_rows_body;
+}
+
+/// Lanes as rows of words; those that are missing become zero.
 #[inline(always)]
-pub(crate) fn pack<E: Elem, S: Elem, const W: usize>(
+fn copy_rows_body<const FMA: bool, W: Factor, S: Elem>(
     m: &Matrix<'_, S>,
     lanes: Range<usize>,
     depth: Range<usize>,
+    stride: usize,
     out: &mut [u32],
 ) {
-    assert!(lanes.len() <= W && out.len() == depth.len().div_ceil(E::GROUP) * W);
-    match m.inner {
-        Inner::Lane => pack_lanes::<E, S>(m, lanes, depth, W, out),
-        Inner::Depth => pack_depth::<E, S>(m, lanes, depth, W, out),
+    let convert = |v: S| W::put(v.get());
+    let (rows, missing) = out.split_at_mut(lanes.len() * stride);
+    for (out, lane) in rows.chunks_exact_mut(stride).zip(lanes) {
+        let row = m.row(lane, depth.clone());
+        if W::GROUP == 1 {
+            out.iter_mut().zip(row).for_each(|(word, &v)| *word = W::word(convert(v), W::default()));
+            continue;
+        }
+        let (pairs, rest) = row.as_chunks::<2>();
+        out.iter_mut().zip(pairs).for_each(|(word, &[a, b])| *word = W::word(convert(a), convert(b)));
+        if let [last] = rest {
+            out[pairs.len()] = W::word(convert(*last), W::default());
+        }
     }
+    missing.fill(0);
 }
 
-/// The same with a width that is not a constant, for a matrix whose lanes are contiguous.
-pub(crate) fn pack_wide<E: Elem, S: Elem>(
+/// Packs lanes and depth of a matrix: word `g · width + l` holds the depths `g · GROUP..` of lane `l`. What is missing from
+/// `width` lanes or from the last group is zero.
+///
+/// # Panics
+/// When `lanes` are more than `width`, or `out` is not as long as the packed part.
+#[inline(always)]
+pub(crate) fn pack<W: Factor, S: Elem>(
     m: &Matrix<'_, S>,
     lanes: Range<usize>,
     depth: Range<usize>,
     width: usize,
     out: &mut [u32],
 ) {
-    assert!(m.inner == Inner::Lane && lanes.len() <= width);
-    assert!(out.len() == depth.len().div_ceil(E::GROUP) * width);
-    pack_lanes::<E, S>(m, lanes, depth, width, out);
+    assert!(lanes.len() <= width && out.len() == depth.len().div_ceil(W::GROUP) * width);
+    match m.inner {
+        Inner::Lane => pack_lanes::<W, S>(m, lanes, depth, width, out),
+        Inner::Depth => pack_depth::<W, S>(m, lanes, depth, width, out),
+    }
 }
 
 multiversion! {
-    fn pack_lanes<E: Elem, S: Elem>(m: &Matrix<'_, S>, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [u32])
+    fn pack_lanes<W: Factor, S: Elem>(m: &Matrix<'_, S>, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [u32])
         = pack_lanes_body;
 }
 
 #[inline(always)]
-fn pack_lanes_body<const FMA: bool, E: Elem, S: Elem>(
+fn pack_lanes_body<const FMA: bool, W: Factor, S: Elem>(
     m: &Matrix<'_, S>,
     lanes: Range<usize>,
     depth: Range<usize>,
     width: usize,
     out: &mut [u32],
 ) {
-    let convert = |v: S| E::put(v.get());
     for (g, out) in out.chunks_exact_mut(width).enumerate() {
-        let k = depth.start + g * E::GROUP;
-        let (words, rest) = out.split_at_mut(lanes.len());
-        rest.fill(0);
+        let k = depth.start + g * W::GROUP;
         let first = m.row(k, lanes.clone());
-        if E::GROUP == 2 && k + 1 < depth.end {
-            let second = m.row(k + 1, lanes.clone());
-            for ((word, &a), &b) in words.iter_mut().zip(first).zip(second) {
-                *word = E::word(convert(a), convert(b));
-            }
+        let second = (W::GROUP == 2 && k + 1 < depth.end).then(|| m.row(k + 1, lanes.clone()));
+        // A whole panel, the usual case, with a constant length: otherwise every 32 numbers are a call.
+        if lanes.len() == COLS && width == COLS {
+            pack_row::<W, S>(&mut out[..COLS], &first[..COLS], second.map(|row| &row[..COLS]));
         } else {
+            let (words, rest) = out.split_at_mut(lanes.len());
+            pack_row::<W, S>(words, first, second);
+            rest.fill(0);
+        }
+    }
+}
+
+/// A word of each lane, of one or two steps of depth.
+#[inline(always)]
+fn pack_row<W: Factor, S: Elem>(words: &mut [u32], first: &[S], second: Option<&[S]>) {
+    let convert = |v: S| W::put(v.get());
+    match second {
+        Some(second) => {
+            for ((word, &a), &b) in words.iter_mut().zip(first).zip(second) {
+                *word = W::word(convert(a), convert(b));
+            }
+        }
+        None => {
             for (word, &a) in words.iter_mut().zip(first) {
-                *word = E::word(convert(a), E::default());
+                *word = W::word(convert(a), W::default());
             }
         }
     }
 }
 
 multiversion! {
-    fn pack_depth<E: Elem, S: Elem>(m: &Matrix<'_, S>, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [u32])
+    fn pack_depth<W: Factor, S: Elem>(m: &Matrix<'_, S>, lanes: Range<usize>, depth: Range<usize>, width: usize, out: &mut [u32])
         = pack_depth_body;
 }
 
@@ -149,7 +213,7 @@ multiversion! {
 pub(super) const SQUARE: usize = 16;
 
 #[inline(always)]
-fn pack_depth_body<const FMA: bool, E: Elem, S: Elem>(
+fn pack_depth_body<const FMA: bool, W: Factor, S: Elem>(
     m: &Matrix<'_, S>,
     lanes: Range<usize>,
     depth: Range<usize>,
@@ -157,26 +221,29 @@ fn pack_depth_body<const FMA: bool, E: Elem, S: Elem>(
     out: &mut [u32],
 ) {
     for (square, out) in out.chunks_mut(SQUARE * width).enumerate() {
-        let start = depth.start + square * SQUARE * E::GROUP;
-        let end = (start + SQUARE * E::GROUP).min(depth.end);
+        let start = depth.start + square * SQUARE * W::GROUP;
+        let end = (start + SQUARE * W::GROUP).min(depth.end);
         for lane in (0..width).step_by(SQUARE) {
             let rows = (lanes.start + lane).min(lanes.end)..(lanes.start + lane + SQUARE).min(lanes.end);
             let kept = SQUARE.min(width - lane);
             #[cfg(target_arch = "x86_64")]
-            if out.len() == SQUARE * width && end - start == SQUARE * E::GROUP && super::available() {
+            if out.len() == SQUARE * width
+                && end - start == SQUARE * W::GROUP
+                && square::available::<W>(level())
+            {
                 let rows = rows.map(|row| m.row(row, start..end));
                 // SAFETY: the instructions are there, rows are a square long, and `out` has its sixteen groups.
-                unsafe { square::pack::<E, S>(level(), rows, &mut out[lane..], width, kept) };
+                unsafe { square::pack::<W, S>(level(), rows, &mut out[lane..], width, kept) };
                 continue;
             }
             let mut words = [[0u32; SQUARE]; SQUARE];
             for (words, row) in words.iter_mut().zip(rows) {
-                let mut numbers = [E::default(); 2 * SQUARE];
+                let mut numbers = [W::default(); 2 * SQUARE];
                 for (n, &v) in numbers.iter_mut().zip(m.row(row, start..end)) {
-                    *n = E::put(v.get());
+                    *n = W::put(v.get());
                 }
                 for (g, word) in words.iter_mut().enumerate() {
-                    *word = E::word(numbers[g * E::GROUP], numbers[g * E::GROUP + E::GROUP - 1]);
+                    *word = W::word(numbers[g * W::GROUP], numbers[g * W::GROUP + W::GROUP - 1]);
                 }
             }
             for (g, out) in out.chunks_exact_mut(width).enumerate() {

@@ -6,40 +6,44 @@
 use std::arch::x86_64::*;
 
 use super::pack::SQUARE;
-use crate::simd::{Elem, Level};
+use crate::simd::{Elem, Factor, Level};
+
+/// Whether a level has the instructions for such words.
+pub(super) fn available<W: Factor>(level: Level) -> bool {
+    level >= if W::GROUP == 1 { Level::Avx2 } else { Level::Avx512Bf16 }
+}
 
 /// Writes up to sixteen rows, each the numbers of sixteen words, as columns: word `g` of row `l` goes to
 /// `out[g · stride + l]`. The first `kept` of sixteen columns are written; those without a row become zero.
 ///
 /// # Safety
-/// The processor has this level, AVX2 at least, and rows are `16 · E::GROUP` long.
+/// The processor has this level, and rows are `16 · W::GROUP` long.
 ///
 /// # Panics
-/// When the columns do not fit into `out`.
+/// When the level has no instructions for such words, or the columns do not fit into `out`.
 #[inline(always)]
-pub(super) unsafe fn pack<'a, E: Elem, S: Elem>(
+pub(super) unsafe fn pack<'a, W: Factor, S: Elem>(
     level: Level,
     rows: impl Iterator<Item = &'a [S]>,
     out: &mut [u32],
     stride: usize,
     kept: usize,
 ) {
-    assert!(kept <= SQUARE && out.len() >= (SQUARE - 1) * stride + kept);
+    assert!(available::<W>(level) && kept <= SQUARE && out.len() >= (SQUARE - 1) * stride + kept);
     let mut starts = [std::ptr::null::<S>(); SQUARE];
     let mut count = 0;
     for (start, row) in starts.iter_mut().zip(rows) {
-        debug_assert_eq!(row.len(), SQUARE * E::GROUP);
+        debug_assert_eq!(row.len(), SQUARE * W::GROUP);
         *start = row.as_ptr();
         count += 1;
     }
     let (rows, out) = (&starts[..count], out.as_mut_ptr());
     // SAFETY: the caller's; `starts` are rows of a square each, and the output was checked.
     unsafe {
-        match (level, E::GROUP) {
-            (Level::Avx512 | Level::Avx512Bf16, 1) => avx512::singles(rows, out, stride, kept),
-            (Level::Avx512Bf16, _) => avx512::pairs(rows, out, stride, kept),
-            (_, 1) => avx2::pack::<S, 1>(rows, out, stride, kept),
-            _ => avx2::pack::<S, 2>(rows, out, stride, kept),
+        match (level, W::GROUP) {
+            (Level::Avx512 | Level::Avx512Bf16, 1) => avx512::singles::<W, S>(rows, out, stride, kept),
+            (_, 1) => avx2::pack::<W, S>(rows, out, stride, kept),
+            _ => avx512::pairs(rows, out, stride, kept),
         }
     }
 }
@@ -49,20 +53,38 @@ mod avx512 {
 
     /// Words of one f32.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn singles<S: Elem>(rows: &[*const S], out: *mut u32, stride: usize, kept: usize) {
+    pub(super) unsafe fn singles<W: Factor, S: Elem>(
+        rows: &[*const S],
+        out: *mut u32,
+        stride: usize,
+        kept: usize,
+    ) {
         let mut words = [_mm512_setzero_si512(); SQUARE];
         for (words, row) in words.iter_mut().zip(rows) {
             // SAFETY: rows are sixteen numbers long.
             *words = unsafe {
-                match S::GROUP {
-                    1 => _mm512_loadu_si512(row.cast()),
+                match (S::GROUP, W::ROUNDED) {
                     // A bfloat16 is the upper half of an f32.
-                    _ => _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(row.cast()))),
+                    (2, _) => _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(row.cast()))),
+                    (_, false) => _mm512_loadu_si512(row.cast()),
+                    (_, true) => round(_mm512_loadu_ps(row.cast())),
                 }
             };
         }
         // SAFETY: the caller's.
         unsafe { transpose(words, out, stride, kept) }
+    }
+
+    /// `Widened::put` of sixteen numbers.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn round(numbers: __m512) -> __m512i {
+        let bits = _mm512_castps_si512(numbers);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let upper = _mm512_and_si512(rounded, _mm512_set1_epi32(!0xffff));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(numbers, numbers);
+        _mm512_mask_mov_epi32(upper, nan, _mm512_set1_epi32(0x7fc0_0000))
     }
 
     /// Words of two bfloat16.
@@ -128,9 +150,9 @@ mod avx2 {
     /// Side of the squares that a square is made of: the words of a vector.
     const SIDE: usize = 8;
 
-    /// Words of `GROUP` numbers.
+    /// Words of one f32.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn pack<S: Elem, const GROUP: usize>(
+    pub(super) unsafe fn pack<W: Factor, S: Elem>(
         rows: &[*const S],
         out: *mut u32,
         stride: usize,
@@ -140,8 +162,8 @@ mod avx2 {
             for word in (0..SQUARE).step_by(SIDE) {
                 let mut words = [_mm256_setzero_si256(); SIDE];
                 for (words, row) in words.iter_mut().zip(rows.iter().skip(lane)) {
-                    // SAFETY: rows are `16 · GROUP` numbers long.
-                    *words = unsafe { load::<S, GROUP>(row.add(word * GROUP)) };
+                    // SAFETY: rows are sixteen numbers long.
+                    *words = unsafe { load::<W, S>(row.add(word)) };
                 }
                 // SAFETY: the lanes from `lane` of the words from `word` fit, up to `kept`, by the check in `pack`.
                 unsafe { transpose(words, out.add(word * stride + lane), stride, (kept - lane).min(SIDE)) }
@@ -152,32 +174,28 @@ mod avx2 {
     /// Eight words.
     #[target_feature(enable = "avx2")]
     #[inline]
-    unsafe fn load<S: Elem, const GROUP: usize>(row: *const S) -> __m256i {
-        // SAFETY: the caller's: `8 · GROUP` numbers are there.
+    unsafe fn load<W: Factor, S: Elem>(row: *const S) -> __m256i {
+        // SAFETY: the caller's: eight numbers are there.
         unsafe {
-            match (S::GROUP, GROUP) {
-                (1, 1) | (2, 2) => _mm256_loadu_si256(row.cast()),
+            match (S::GROUP, W::ROUNDED) {
                 // A bfloat16 is the upper half of an f32.
-                (_, 1) => _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(row.cast()))),
-                _ => {
-                    let row = row.cast::<f32>();
-                    let (low, high) = (round(_mm256_loadu_ps(row)), round(_mm256_loadu_ps(row.add(SIDE))));
-                    // Packing works on the halves of vectors: the quarters are [low, high, low, high].
-                    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high))
-                }
+                (2, _) => _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(row.cast()))),
+                (_, false) => _mm256_loadu_si256(row.cast()),
+                (_, true) => round(_mm256_loadu_ps(row.cast())),
             }
         }
     }
 
-    /// `Bf16::put` of eight numbers, in the lower halves of words.
+    /// `Widened::put` of eight numbers.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn round(numbers: __m256) -> __m256i {
         let bits = _mm256_castps_si256(numbers);
         let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
         let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        let upper = _mm256_and_si256(rounded, _mm256_set1_epi32(!0xffff));
         let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(numbers, numbers));
-        _mm256_blendv_epi8(_mm256_srli_epi32::<16>(rounded), _mm256_set1_epi32(0x7fc0), nan)
+        _mm256_blendv_epi8(upper, _mm256_set1_epi32(0x7fc0_0000), nan)
     }
 
     #[target_feature(enable = "avx2")]

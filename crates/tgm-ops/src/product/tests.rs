@@ -4,32 +4,33 @@ use proptest::prelude::*;
 
 use super::finish::{Accumulate, Activate, ActivateBackward, Activation, AddResidual, Store};
 use super::*;
-use crate::simd::Bf16;
+use crate::simd::{Bf16, Widened};
 
 /// Numbers between −1 and 1 that bfloat16 holds exactly, so that only sums are rounded.
-fn numbers<S: Elem>(len: usize, seed: u64) -> Vec<S> {
+fn numbers<S: Factor>(len: usize, seed: u64) -> Vec<S> {
     let number = |i: usize| ((i as f64 + 1.0) * (seed as f64 + 0.37)).sin() as f32;
     (0..len).map(|i| S::put(Bf16::put(number(i)).get())).collect()
 }
 
-fn transposed<S: Elem>(data: &[S], rows: usize, cols: usize) -> Vec<S> {
+fn transposed<S: Factor>(data: &[S], rows: usize, cols: usize) -> Vec<S> {
     (0..rows * cols).map(|x| data[(x % rows) * cols + x / rows]).collect()
 }
 
-fn naive<E: Elem, S: Elem>(a: &[E], b: &[S], [m, n, k]: [usize; 3]) -> Vec<f64> {
+fn naive<E: Factor, S: Factor>(a: &[E], b: &[S], [m, n, k]: [usize; 3]) -> Vec<f64> {
     let term = |i: usize, j: usize, l: usize| f64::from(a[i * k + l].get()) * f64::from(b[j * k + l].get());
     (0..m * n).map(|x| (0..k).map(|l| term(x / n, x % n, l)).sum()).collect()
 }
 
 /// All four layouts of a product against f64; sums of `k` numbers below 1 are wrong by less than `k` roundings.
-fn check<E: Elem, A: Elem, B: Elem>([m, n, k]: [usize; 3]) {
+fn check<W: Factor, A: Elem, B: Elem>([m, n, k]: [usize; 3]) {
     let (a, b) = (numbers::<A>(m * k, 1), numbers::<B>(n * k, 2));
     let want = naive(&a, &b, [m, n, k]);
     let (at, bt) = (transposed(&a, m, k), transposed(&b, n, k));
     for a in [Matrix::rows(&a, m, k, k), Matrix::cols(&at, m, k, m)] {
         for b in [Matrix::rows(&b, n, k, k), Matrix::cols(&bt, n, k, n)] {
             let mut out = vec![0.5f32; m * (n + 3)];
-            product::<E, _, _, _>(a, b, &Accumulate { out: Out::new(&mut out), stride: n + 3, add: true });
+            let finish = Accumulate { out: Out::new(&mut out), stride: n + 3, add: true };
+            product_of::<W, _, _, _>(&a, &b, &finish);
             for (i, row) in out.chunks_exact(n + 3).enumerate() {
                 for j in 0..n {
                     let (got, want) = (f64::from(row[j]) - 0.5, want[i * n + j]);
@@ -53,6 +54,9 @@ proptest! {
         check::<Bf16, Bf16, Bf16>([m, n, k]);
         check::<Bf16, Bf16, f32>([m, n, k]);
         check::<Bf16, f32, Bf16>([m, n, k]);
+        check::<Widened, Bf16, Bf16>([m, n, k]);
+        check::<Widened, Bf16, f32>([m, n, k]);
+        check::<Widened, f32, Bf16>([m, n, k]);
         check::<f32, f32, Bf16>([m, n, k]);
     }
 }
@@ -63,7 +67,27 @@ fn products_that_are_cut_into_several_tasks_and_blocks_equal_the_naive_product()
     for sizes in [[25, 700, 33], [1100, 40, 24], [40, 70, 2100], [13, 33, 1], [1, 1, 1]] {
         check::<f32, f32, f32>(sizes);
         check::<Bf16, f32, f32>(sizes);
+        check::<Widened, Bf16, f32>(sizes);
     }
+}
+
+#[test]
+fn f32_numbers_are_rounded_in_a_bfloat16_product_however_they_are_multiplied() {
+    fn check<W: Factor>() {
+        let [m, n, k] = [25, 40, 35];
+        let exact = |len: usize| (0..len).map(|i| ((i as f32 + 1.0) * 0.7).sin()).collect::<Vec<f32>>();
+        let (a, b) = (exact(m * k), exact(n * k));
+        let rounded = |v: &[f32]| v.iter().map(|&v| Bf16::put(v)).collect::<Vec<_>>();
+        let (mut got, mut want) = (vec![0f32; m * n], vec![0f32; m * n]);
+        let finish = Accumulate { out: Out::new(&mut got), stride: n, add: false };
+        product_of::<W, _, _, _>(&Matrix::rows(&a, m, k, k), &Matrix::rows(&b, n, k, k), &finish);
+        let (a, b) = (rounded(&a), rounded(&b));
+        let finish = Accumulate { out: Out::new(&mut want), stride: n, add: false };
+        product_of::<W, _, _, _>(&Matrix::rows(&a, m, k, k), &Matrix::rows(&b, n, k, k), &finish);
+        assert_eq!(got, want);
+    }
+    check::<Bf16>();
+    check::<Widened>();
 }
 
 /// Every level whose instructions this processor has.
@@ -87,12 +111,12 @@ fn the_instructions_of_every_level_agree_with_their_emulation() {
             // Rows of a tile, and rows that are longer, of which the rest stays as it is.
             for width in [COLS, COLS + 5] {
                 let (mut got, mut want) = (vec![7.0; ROWS * width], vec![7.0; ROWS * width]);
-                let lhs = Lhs::packed(&left);
+                let lhs = Lhs::lanes(&left, ROWS);
                 // SAFETY: `levels` are those of this processor.
                 unsafe { tile::multiply_at::<f32>(level, groups, &lhs, &right, COLS, &mut got, width) };
                 tile::emulated::<f32>(groups, &lhs, &right, COLS, &mut want, width);
                 assert_eq!(got, want, "{level:?}, {groups} words");
-                let lhs = Lhs::packed(&left_pairs);
+                let lhs = Lhs::lanes(&left_pairs, ROWS);
                 // SAFETY: `levels` are those of this processor.
                 unsafe {
                     tile::multiply_at::<Bf16>(level, groups, &lhs, &right_pairs, COLS, &mut got, width)
@@ -113,14 +137,14 @@ fn the_instructions_of_every_level_agree_with_their_emulation() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn squares_of_every_level_are_transposed_and_rounded_alike() {
-    fn check<E: Elem, S: Elem>(rows: usize, kept: usize) {
+    fn check<E: Factor, S: Elem>(rows: usize, kept: usize) {
         let len = pack::SQUARE * E::GROUP;
         let mut data: Vec<S> = (0..rows * len)
             .map(|i| S::put(((i as f32 + 1.0) * 0.7).sin() * 2f32.powi(i as i32 % 60 - 30)))
             .collect();
         data[len / 2] = S::put(f32::NAN);
         let stride = pack::SQUARE + 3;
-        for level in levels().filter(|&l| l >= Level::Avx2) {
+        for level in levels().filter(|&level| square::available::<E>(level)) {
             let mut out = vec![7u32; pack::SQUARE * stride];
             // SAFETY: the processor has the level, and rows are a square long.
             unsafe { square::pack::<E, S>(level, data.chunks_exact(len), &mut out, stride, kept) };
@@ -139,6 +163,8 @@ fn squares_of_every_level_are_transposed_and_rounded_alike() {
     for (rows, kept) in [(16, 16), (12, 12), (5, 12), (9, 16), (1, 1), (8, 8)] {
         check::<f32, f32>(rows, kept);
         check::<f32, Bf16>(rows, kept);
+        check::<Widened, f32>(rows, kept);
+        check::<Widened, Bf16>(rows, kept);
         check::<Bf16, f32>(rows, kept);
         check::<Bf16, Bf16>(rows, kept);
     }
@@ -149,7 +175,7 @@ fn packing_rounds_as_every_other_conversion_does() {
     let number = |i: usize| ((i as f32 + 1.0) * 0.7).sin() * 10f32.powi(i as i32 % 60 - 30);
     let data: Vec<f32> = (0..COLS * 70).map(number).collect();
     let mut words = vec![0; 35 * COLS];
-    pack::<Bf16, f32, COLS>(&Matrix::rows(&data, COLS, 70, 70), 0..COLS, 0..70, &mut words);
+    pack::<Bf16, f32>(&Matrix::rows(&data, COLS, 70, 70), 0..COLS, 0..70, COLS, &mut words);
     for (at, word) in words.into_iter().enumerate() {
         let (group, lane) = (at / COLS, at % COLS);
         let [first, second] = [0, 1].map(|k| Bf16::put(data[lane * 70 + 2 * group + k]));

@@ -5,13 +5,15 @@
 //!
 //! With 256 bits and 16 registers the tile is computed in parts of six rows by two vectors, twelve
 //! accumulators. Parts take turns every [`CHUNK`] words of depth, so that both matrices come to the first-level cache
-//! once. Where bfloat16 has no instruction of its own, its numbers are made f32 in registers.
+//! once.
+//!
+//! Where no fast instruction multiplies pairs of bfloat16, packing has made f32 of them ([`crate::simd::Widened`]).
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use crate::simd::{Elem, Level, level};
+use crate::simd::{Factor, Level, level};
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 12;
@@ -22,6 +24,14 @@ pub(crate) const COLS: usize = 32;
 #[derive(Clone)]
 #[repr(C, align(64))]
 pub(crate) struct Tile(pub(crate) [[f32; COLS]; ROWS]);
+
+impl Tile {
+    /// Adds the sums of another tile to this one's.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.0.as_flattened_mut().iter_mut().zip(other.0.as_flattened()).for_each(|(sum, &v)| *sum += v);
+    }
+}
 
 impl Default for Tile {
     fn default() -> Self {
@@ -44,16 +54,20 @@ impl<'a> Lhs<'a> {
     ///
     /// # Panics
     /// When twelve such rows do not fit, or words do not divide them.
-    pub(crate) fn in_place<E: Elem>(data: &'a [E], stride: usize, depth: usize) -> Self {
-        assert!(depth.is_multiple_of(E::GROUP) && stride.is_multiple_of(E::GROUP));
+    pub(crate) fn in_place<W: Factor>(data: &'a [W], stride: usize, depth: usize) -> Self {
+        assert!(depth.is_multiple_of(W::GROUP) && stride.is_multiple_of(W::GROUP));
         assert!(data.len() >= (ROWS - 1) * stride + depth, "twelve rows of {depth}, {stride} apart");
         let start = data.as_ptr().cast();
-        Self { start, row: stride / E::GROUP, group: 1, groups: depth / E::GROUP, borrowed: PhantomData }
+        Self { start, row: stride / W::GROUP, group: 1, groups: depth / W::GROUP, borrowed: PhantomData }
     }
 
-    /// A packed panel of twelve lanes.
-    pub(crate) fn packed(panel: &'a [u32]) -> Self {
-        Self::lanes(panel, ROWS)
+    /// Rows of `groups` words, `stride` words apart.
+    ///
+    /// # Panics
+    /// When twelve such rows do not fit.
+    pub(crate) fn rows(words: &'a [u32], stride: usize, groups: usize) -> Self {
+        assert!(words.len() >= (ROWS - 1) * stride + groups, "twelve rows of {groups}, {stride} apart");
+        Self { start: words.as_ptr(), row: stride, group: 1, groups, borrowed: PhantomData }
     }
 
     /// Groups of words, `stride` words apart, of which the first twelve are meant.
@@ -72,8 +86,8 @@ impl<'a> Lhs<'a> {
 /// # Panics
 /// When a matrix has fewer groups.
 #[inline(always)]
-pub(crate) fn multiply<E: Elem>(groups: usize, lhs: &Lhs<'_>, rhs: &[u32], stride: usize, tile: &mut Tile) {
-    multiply_into::<E>(groups, lhs, rhs, stride, tile.0.as_flattened_mut(), COLS);
+pub(crate) fn multiply<W: Factor>(groups: usize, lhs: &Lhs<'_>, rhs: &[u32], stride: usize, tile: &mut Tile) {
+    multiply_into::<W>(groups, lhs, rhs, stride, tile.0.as_flattened_mut(), COLS);
 }
 
 /// [`multiply`] to the first [`COLS`] columns of rows of `width`.
@@ -81,7 +95,7 @@ pub(crate) fn multiply<E: Elem>(groups: usize, lhs: &Lhs<'_>, rhs: &[u32], strid
 /// # Panics
 /// When a matrix has fewer groups, or `sums` less than a tile.
 #[inline(always)]
-pub(crate) fn multiply_into<E: Elem>(
+pub(crate) fn multiply_into<W: Factor>(
     groups: usize,
     lhs: &Lhs<'_>,
     rhs: &[u32],
@@ -90,7 +104,7 @@ pub(crate) fn multiply_into<E: Elem>(
     width: usize,
 ) {
     // SAFETY: `level` is what the processor has.
-    unsafe { multiply_at::<E>(level(), groups, lhs, rhs, stride, sums, width) }
+    unsafe { multiply_at::<W>(level(), groups, lhs, rhs, stride, sums, width) }
 }
 
 /// [`multiply_into`] by the instructions of a level.
@@ -101,7 +115,7 @@ pub(crate) fn multiply_into<E: Elem>(
 /// # Panics
 /// When a matrix has fewer groups, or `sums` less than a tile.
 #[inline(always)]
-pub(super) unsafe fn multiply_at<E: Elem>(
+pub(super) unsafe fn multiply_at<W: Factor>(
     level: Level,
     groups: usize,
     lhs: &Lhs<'_>,
@@ -119,17 +133,15 @@ pub(super) unsafe fn multiply_at<E: Elem>(
         // SAFETY: the instructions are there. The bounds of all matrices were checked: `Lhs` when it was made, for
         // `lhs.groups` groups of twelve rows; the others above.
         unsafe {
-            match (E::GROUP, level) {
-                (_, Level::Portable) => {}
-                (1, Level::Avx2) => return avx2::<1>(groups, lhs, rhs, stride, to),
-                (_, Level::Avx2) => return avx2::<2>(groups, lhs, rhs, stride, to),
-                (1, _) => return avx512_f32(groups, lhs, rhs, stride, to),
-                (_, Level::Avx512) => return avx512_widened(groups, lhs, rhs, stride, to),
+            match (W::GROUP, level) {
+                (1, Level::Avx2) => return avx2(groups, lhs, rhs, stride, to),
+                (1, Level::Avx512 | Level::Avx512Bf16) => return avx512_f32(groups, lhs, rhs, stride, to),
                 (_, Level::Avx512Bf16) => return avx512_bf16(groups, lhs, rhs, stride, to),
+                _ => {}
             }
         }
     }
-    emulated::<E>(groups, lhs, rhs, stride, sums, width);
+    emulated::<W>(groups, lhs, rhs, stride, sums, width);
 }
 
 /// Where the sums of a tile go: row `i` begins `i · width` numbers from `start`.
@@ -141,7 +153,7 @@ struct Sums {
 }
 
 /// The same in plain Rust: what the instructions are tested against, and what Miri runs.
-pub(crate) fn emulated<E: Elem>(
+pub(crate) fn emulated<W: Factor>(
     groups: usize,
     lhs: &Lhs<'_>,
     rhs: &[u32],
@@ -156,7 +168,7 @@ pub(crate) fn emulated<E: Elem>(
             // SAFETY: inside the matrix that `lhs` was made from; numbers narrower than a word may be unaligned.
             let a = unsafe { lhs.start.add(i * lhs.row + g * lhs.group).read_unaligned() };
             for (sum, &b) in row.iter_mut().zip(&rhs[g * stride..]) {
-                *sum = E::dot(*sum, a, b);
+                *sum = W::dot(*sum, a, b);
             }
         }
     }
@@ -212,16 +224,6 @@ avx512!(avx512_bf16, "avx512f,avx512bf16", |sum, a, b| _mm512_dpbf16_ps(
     std::mem::transmute::<__m512i, __m512bh>(a),
     std::mem::transmute::<__m512i, __m512bh>(b)
 ));
-// The upper half of a word is an f32 when the lower half is cleared, the lower one when it is moved up.
-#[cfg(target_arch = "x86_64")]
-avx512!(avx512_widened, "avx512f", |sum, a, b| {
-    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-    let (a1, b1) = (_mm512_and_si512(a, upper), _mm512_and_si512(b, upper));
-    let (a0, b0) = (_mm512_slli_epi32::<16>(a), _mm512_slli_epi32::<16>(b));
-    let sum = _mm512_fmadd_ps(_mm512_castsi512_ps(a1), _mm512_castsi512_ps(b1), sum);
-    _mm512_fmadd_ps(_mm512_castsi512_ps(a0), _mm512_castsi512_ps(b0), sum)
-});
-
 /// Words of depth between two turns of a part: 16 KiB of the right matrix and 6 KiB of the left.
 #[cfg(target_arch = "x86_64")]
 const CHUNK: usize = 128;
@@ -232,13 +234,13 @@ const LANES: usize = 8;
 #[cfg(target_arch = "x86_64")]
 const PART: usize = 6;
 
-/// The loop in vectors of 256 bits, for words of `GROUP` numbers, in parts of [`PART`] rows.
+/// The loop in vectors of 256 bits, in parts of [`PART`] rows.
 ///
 /// # Safety
 /// `groups` groups of both matrices exist, and all rows of the sums.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const GROUP: usize>(groups: usize, lhs: &Lhs<'_>, rhs: *const u32, stride: usize, to: Sums) {
+unsafe fn avx2(groups: usize, lhs: &Lhs<'_>, rhs: *const u32, stride: usize, to: Sums) {
     // Without groups, one chunk of nothing clears the sums.
     for start in (0..groups.max(1)).step_by(CHUNK) {
         let chunk = CHUNK.min(groups - start);
@@ -249,7 +251,7 @@ unsafe fn avx2<const GROUP: usize>(groups: usize, lhs: &Lhs<'_>, rhs: *const u32
                     let lhs_at = lhs.start.wrapping_add(row * lhs.row + start * lhs.group);
                     let rhs = rhs.wrapping_add(start * stride + col);
                     let to = Sums { start: to.start.add(row * to.width + col), ..to };
-                    part::<GROUP>(chunk, lhs, lhs_at, rhs, stride, start > 0, to);
+                    part(chunk, lhs, lhs_at, rhs, stride, start > 0, to);
                 }
             }
         }
@@ -265,7 +267,7 @@ unsafe fn avx2<const GROUP: usize>(groups: usize, lhs: &Lhs<'_>, rhs: *const u32
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 #[inline(never)]
-unsafe fn part<const GROUP: usize>(
+unsafe fn part(
     chunk: usize,
     lhs: &Lhs<'_>,
     lhs_at: *const u32,
@@ -282,27 +284,22 @@ unsafe fn part<const GROUP: usize>(
                 *sums = [0, LANES].map(|at| _mm256_loadu_ps(to.start.add(r * to.width + at)));
             }
         }
-        // Words of two numbers are gone through twice: the halves of both matrices would take too many registers.
-        for number in (0..GROUP).rev() {
-            // Two pointers, half of the rows each: few enough to stay in registers.
-            let mut halves = [lhs_at, lhs_at.wrapping_add(PART / 2 * lhs.row)];
-            let mut rhs_at = rhs_at;
-            for _ in 0..chunk {
-                let b =
-                    [0, LANES].map(|at| as_f32::<GROUP>(number, _mm256_loadu_si256(rhs_at.add(at).cast())));
-                for half in 0..2 {
-                    for r in 0..PART / 2 {
-                        let word = halves[half].add(r * lhs.row).cast::<i32>().read_unaligned();
-                        let a = as_f32::<GROUP>(number, _mm256_set1_epi32(word));
-                        for v in 0..2 {
-                            let sum = &mut sums[half * (PART / 2) + r][v];
-                            *sum = _mm256_fmadd_ps(a, b[v], *sum);
-                        }
+        // Two pointers, half of the rows each: few enough to stay in registers.
+        let mut halves = [lhs_at, lhs_at.wrapping_add(PART / 2 * lhs.row)];
+        let mut rhs_at = rhs_at;
+        for _ in 0..chunk {
+            let b = [0, LANES].map(|at| _mm256_loadu_ps(rhs_at.add(at).cast()));
+            for half in 0..2 {
+                for r in 0..PART / 2 {
+                    let a = _mm256_set1_ps(halves[half].add(r * lhs.row).cast::<f32>().read_unaligned());
+                    for v in 0..2 {
+                        let sum = &mut sums[half * (PART / 2) + r][v];
+                        *sum = _mm256_fmadd_ps(a, b[v], *sum);
                     }
                 }
-                halves = halves.map(|at| at.wrapping_add(lhs.group));
-                rhs_at = rhs_at.wrapping_add(stride);
             }
+            halves = halves.map(|at| at.wrapping_add(lhs.group));
+            rhs_at = rhs_at.wrapping_add(stride);
         }
         for (r, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
@@ -310,17 +307,4 @@ unsafe fn part<const GROUP: usize>(
             }
         }
     }
-}
-
-/// One number of each word.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-fn as_f32<const GROUP: usize>(number: usize, words: __m256i) -> __m256 {
-    _mm256_castsi256_ps(match (GROUP, number) {
-        (1, _) => words,
-        // A bfloat16 is the upper half of an f32.
-        (_, 0) => _mm256_slli_epi32::<16>(words),
-        _ => _mm256_blend_epi16::<0b1010_1010>(_mm256_setzero_si256(), words),
-    })
 }

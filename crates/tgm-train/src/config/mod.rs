@@ -190,8 +190,8 @@ pub struct TrainConfig {
     /// Clips that are in the model at once; divides `batch`; 0 for all. The others of a batch wait in memory as bytes, 2.3 MiB
     /// for 16 frames of 224×224. Gradients, the contrastive ones included, are the same for every value.
     pub micro_batch: usize,
-    /// `f32`, or `bf16` for matrix products and stored activations. `bf16` is faster where the processor has AVX512-BF16; with AVX2 alone it
-    /// saves memory and costs time, and without either it is f32.
+    /// `f32`, or `bf16` for matrix products and stored activations, which then take half the memory. `bf16` is also faster on AMD's
+    /// processors with AVX512-BF16; on others it multiplies as f32, and without AVX2 it is f32.
     pub precision: Precision,
     /// Keep only the inputs of the blocks and compute each block again in the backward pass: a third less speed, a fraction
     /// of the memory for activations, the same gradients to the bit.

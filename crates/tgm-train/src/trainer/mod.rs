@@ -168,7 +168,7 @@ impl Trainer {
         let (memory, clips) = (self.memory(), plan.clip_bytes(config.train.batch));
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         let precision = compute.precision.or_f32();
-        let slower = if precision.is_fast() { "" } else { " (slower than f32 on this processor)" };
+        let slower = if precision.is_fast() { "" } else { " (saves memory, and on this processor no time)" };
         let precision = format!("{precision}{slower}");
         format!(
             "model     {:.1} M parameters, {slots}×{rows}×{cols} tubelets of {} values\n\

@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Head, against, pack_all, panel_words, strip, write};
+use super::{Head, against, pack_all, panel_words, write};
 use crate::block::Sizes;
 use crate::buffer::Buffer;
+use crate::product::pack::strip_words;
 use crate::product::tile::{COLS, Lhs, ROWS, Tile, multiply};
 use crate::product::{Matrix, Out, Scratch, with_scratch};
-use crate::simd::{Elem, exp, multiversion};
+use crate::simd::{Elem, Factor, exp, multiplies_pairs, multiversion};
 
 /// Queries of a block in the backward pass: eight strips, three panels.
 const BLOCK: usize = 96;
@@ -25,6 +26,21 @@ pub(in crate::block) fn backward<E: Elem>(
     log_sums: &[f32],
     sizes: &Sizes,
 ) -> Buffer<E> {
+    if multiplies_pairs() {
+        backward_of::<E, E>(qkv, out, dout, log_sums, sizes)
+    } else {
+        backward_of::<E, E::Wide>(qkv, out, dout, log_sums, sizes)
+    }
+}
+
+/// [`backward`], multiplying numbers of type `W`.
+pub(super) fn backward_of<E: Elem, W: Factor>(
+    qkv: &[E],
+    out: &[E],
+    dout: &[E],
+    log_sums: &[f32],
+    sizes: &Sizes,
+) -> Buffer<E> {
     let mut dqkv = Buffer::<E>::new(qkv.len());
     let shared = Out::new(&mut dqkv);
     log_sums.par_chunks(sizes.tail).enumerate().for_each(|(index, log_sums)| {
@@ -32,7 +48,7 @@ pub(in crate::block) fn backward<E: Elem>(
         let start = index / sizes.heads * sizes.tail * sizes.dim + head.head * head.width;
         let task = Backward { head, out: &out[start..], dout: &dout[start..], log_sums, dqkv: &shared };
         let start = index / sizes.heads * sizes.tokens * 3 * sizes.dim + head.head * head.width;
-        with_scratch(|scratch| backward_head(&task, start, scratch));
+        with_scratch(|scratch| backward_head::<E, W>(&task, start, scratch));
     });
     dqkv
 }
@@ -47,29 +63,33 @@ struct Backward<'a, E> {
 }
 
 multiversion! {
-    fn backward_head<E: Elem>(task: &Backward<'_, E>, start: usize, scratch: &mut Scratch) = backward_head_body;
+    fn backward_head<E: Elem, W: Factor>(task: &Backward<'_, E>, start: usize, scratch: &mut Scratch) = backward_head_body;
 }
 
 #[inline(always)]
-fn backward_head_body<const FMA: bool, E: Elem>(task: &Backward<'_, E>, start: usize, scratch: &mut Scratch) {
+fn backward_head_body<const FMA: bool, E: Elem, W: Factor>(
+    task: &Backward<'_, E>,
+    start: usize,
+    scratch: &mut Scratch,
+) {
     let head = &task.head;
     let (tokens, width, dim) = (head.tokens, head.width, head.dim);
-    let room = Room::new::<E>(scratch, tokens, width);
-    pack_all(&head.cols(1, 0, tokens), room.key_cols);
-    let mut strip = Strip::<E>::default();
+    let room = Room::new::<W>(scratch, tokens, width);
+    pack_all::<W, E>(&head.cols(1, 0, tokens), room.key_cols);
+    let mut strip = Strip::<W>::default();
     let mut grads = Grads::new(tokens, width);
-    let per_turn = TURN_WORDS * E::GROUP;
+    let per_turn = TURN_WORDS * W::GROUP;
     for from in (0..head.tail).step_by(BLOCK) {
-        let block = Block::pack(task, from, room.panels);
+        let block = Block::pack::<W, E>(task, from, room.panels);
         grads.queries.fill(0.0);
         for first in (0..tokens).step_by(per_turn) {
             let turn = first..(first + per_turn).min(tokens);
             for key in turn.clone().step_by(ROWS) {
-                strip.compute::<FMA>(head, &block, key, room.spare);
+                strip.compute::<FMA, E>(head, &block, key, room.spare);
                 grads.add_strip(&strip, &block, key);
-                strip.interleave(turn.end - key, &mut room.dscores[(key - first) / E::GROUP * BLOCK..]);
+                strip.interleave(turn.end - key, &mut room.dscores[(key - first) / W::GROUP * BLOCK..]);
             }
-            grads.add_turn::<E>(room.dscores, room.key_cols, turn, block.rows);
+            grads.add_turn::<W>(room.dscores, room.key_cols, turn, block.rows);
         }
         for (query, row) in grads.queries.chunks_exact(width).enumerate().take(block.rows) {
             write(task.dqkv, start + (head.first() + from + query) * 3 * dim, row);
@@ -98,11 +118,10 @@ struct Room<'a> {
 
 impl<'a> Room<'a> {
     #[inline(always)]
-    fn new<E: Elem>(scratch: &'a mut Scratch, tokens: usize, width: usize) -> Self {
-        let block = 2 * panel_words::<E>(BLOCK, width) + 2 * panel_words::<E>(width, BLOCK);
-        let keys = panel_words::<E>(width, tokens);
-        let (spare, words) =
-            scratch.split(width.div_ceil(E::GROUP) * ROWS, block + keys + TURN_WORDS * BLOCK);
+    fn new<W: Factor>(scratch: &'a mut Scratch, tokens: usize, width: usize) -> Self {
+        let block = 2 * panel_words::<W>(BLOCK, width) + 2 * panel_words::<W>(width, BLOCK);
+        let keys = panel_words::<W>(width, tokens);
+        let (spare, words) = scratch.split(strip_words::<W>(width), block + keys + TURN_WORDS * BLOCK);
         let (panels, words) = words.split_at_mut(block);
         let (key_cols, dscores) = words.split_at_mut(keys);
         Self { spare, panels, key_cols, dscores }
@@ -125,20 +144,20 @@ struct Block<'a> {
 
 impl<'a> Block<'a> {
     #[inline(always)]
-    fn pack<E: Elem>(task: &Backward<'_, E>, from: usize, panels: &'a mut [u32]) -> Self {
+    fn pack<W: Factor, E: Elem>(task: &Backward<'_, E>, from: usize, panels: &'a mut [u32]) -> Self {
         let head = &task.head;
         let (width, dim, first) = (head.width, head.dim, head.first() + from);
         let rows = BLOCK.min(head.tail - from);
         let dout = &task.dout[from * dim..];
-        let (as_rows, as_cols) = (panel_words::<E>(rows, width), panel_words::<E>(width, rows));
+        let (as_rows, as_cols) = (panel_words::<W>(rows, width), panel_words::<W>(width, rows));
         let (queries, panels) = panels.split_at_mut(as_rows);
         let (douts, panels) = panels.split_at_mut(as_rows);
         let (query_cols, panels) = panels.split_at_mut(as_cols);
         let dout_cols = &mut panels[..as_cols];
-        pack_all(&head.rows(0, first, rows), queries);
-        pack_all(&Matrix::rows(dout, rows, width, dim), douts);
-        pack_all(&head.cols(0, first, rows), query_cols);
-        pack_all(&Matrix::cols(dout, width, rows, dim), dout_cols);
+        pack_all::<W, E>(&head.rows(0, first, rows), queries);
+        pack_all::<W, E>(&Matrix::rows(dout, rows, width, dim), douts);
+        pack_all::<W, E>(&head.cols(0, first, rows), query_cols);
+        pack_all::<W, E>(&Matrix::cols(dout, width, rows, dim), dout_cols);
         let mut log_sums = [f32::INFINITY; BLOCK];
         log_sums[..rows].copy_from_slice(&task.log_sums[from..from + rows]);
         let mut dots = [0f32; BLOCK];
@@ -151,47 +170,47 @@ impl<'a> Block<'a> {
 }
 
 /// Attention of a block of queries to a strip of keys, transposed: `[ROWS, BLOCK]`.
-struct Strip<E> {
-    weights: Vec<E>,
+struct Strip<W> {
+    weights: Vec<W>,
     /// Gradients of the scores, already scaled.
-    dscores: Vec<E>,
+    dscores: Vec<W>,
 }
 
-impl<E: Elem> Default for Strip<E> {
+impl<W: Factor> Default for Strip<W> {
     fn default() -> Self {
-        Self { weights: vec![E::default(); ROWS * BLOCK], dscores: vec![E::default(); ROWS * BLOCK] }
+        Self { weights: vec![W::default(); ROWS * BLOCK], dscores: vec![W::default(); ROWS * BLOCK] }
     }
 }
 
-impl<E: Elem> Strip<E> {
+impl<W: Factor> Strip<W> {
     /// The strip of the keys from `key` on.
     #[inline(always)]
-    fn compute<const FMA: bool>(
+    fn compute<const FMA: bool, E: Elem>(
         &mut self,
         head: &Head<'_, E>,
         block: &Block<'_>,
         key: usize,
         spare: &mut [u32],
     ) {
-        let (deep, scale) = (head.width.div_ceil(E::GROUP), head.scale());
-        let lhs = strip(&head.rows(1, 0, head.tokens), key, spare);
-        against::<E>(&lhs, block.queries, deep, |col, tile| {
+        let (deep, scale) = (head.width.div_ceil(W::GROUP), head.scale());
+        let lhs = head.rows(1, 0, head.tokens).strip::<W>(key, 0..head.width, spare);
+        against::<W>(&lhs, block.queries, deep, |col, tile| {
             for (row, sums) in self.weights.chunks_exact_mut(BLOCK).zip(&tile.0) {
                 let log_sums = &block.log_sums[col..col + COLS];
                 for ((w, &s), &l) in row[col..col + COLS].iter_mut().zip(sums).zip(log_sums) {
-                    *w = E::put(exp::<FMA>(s * scale - l));
+                    *w = W::put(exp::<FMA>(s * scale - l));
                 }
             }
         });
-        let lhs = strip(&head.rows(2, 0, head.tokens), key, spare);
-        against::<E>(&lhs, block.douts, deep, |col, tile| {
+        let lhs = head.rows(2, 0, head.tokens).strip::<W>(key, 0..head.width, spare);
+        against::<W>(&lhs, block.douts, deep, |col, tile| {
             let rows =
                 self.dscores.chunks_exact_mut(BLOCK).zip(self.weights.chunks_exact(BLOCK)).zip(&tile.0);
             for ((row, weights), sums) in rows {
                 let (row, weights) = (&mut row[col..col + COLS], &weights[col..col + COLS]);
                 let dots = &block.dots[col..col + COLS];
                 for (((d, &w), &s), &dot) in row.iter_mut().zip(weights).zip(sums).zip(dots) {
-                    *d = E::put(w.get() * (s - dot) * scale);
+                    *d = W::put(w.get() * (s - dot) * scale);
                 }
             }
         });
@@ -201,10 +220,10 @@ impl<E: Elem> Strip<E> {
     #[inline(always)]
     fn interleave(&mut self, left: usize, words: &mut [u32]) {
         let kept = ROWS.min(left);
-        if !kept.is_multiple_of(E::GROUP) {
-            self.dscores[kept * BLOCK..(kept + 1) * BLOCK].fill(E::default());
+        if !kept.is_multiple_of(W::GROUP) {
+            self.dscores[kept * BLOCK..(kept + 1) * BLOCK].fill(W::default());
         }
-        interleave(&self.dscores, &mut words[..kept.div_ceil(E::GROUP) * BLOCK]);
+        interleave(&self.dscores, &mut words[..kept.div_ceil(W::GROUP) * BLOCK]);
     }
 }
 
@@ -225,16 +244,16 @@ impl Grads {
 
     /// What a block of queries gives to the keys and values of a strip.
     #[inline(always)]
-    fn add_strip<E: Elem>(&mut self, strip: &Strip<E>, block: &Block<'_>, key: usize) {
-        let (width, groups) = (self.width, block.rows.div_ceil(E::GROUP));
+    fn add_strip<W: Factor>(&mut self, strip: &Strip<W>, block: &Block<'_>, key: usize) {
+        let (width, groups) = (self.width, block.rows.div_ceil(W::GROUP));
         let kept = ROWS.min(self.tokens - key);
         let products = [
             (&strip.weights, block.dout_cols, &mut self.values),
             (&strip.dscores, block.query_cols, &mut self.keys),
         ];
         for (strip, panels, sums) in products {
-            let lhs = Lhs::in_place(strip, BLOCK, groups * E::GROUP);
-            against::<E>(&lhs, panels, groups, |col, tile| {
+            let lhs = Lhs::in_place(strip, BLOCK, groups * W::GROUP);
+            against::<W>(&lhs, panels, groups, |col, tile| {
                 add_tile(tile, &mut sums[key * width..], width, col, kept);
             });
         }
@@ -242,14 +261,14 @@ impl Grads {
 
     /// What the keys of a turn give to the block's queries.
     #[inline(always)]
-    fn add_turn<E: Elem>(&mut self, dscores: &[u32], key_cols: &[u32], turn: Range<usize>, rows: usize) {
-        let (first, groups) = (turn.start / E::GROUP, turn.len().div_ceil(E::GROUP));
-        let panel = self.tokens.div_ceil(E::GROUP) * COLS;
+    fn add_turn<W: Factor>(&mut self, dscores: &[u32], key_cols: &[u32], turn: Range<usize>, rows: usize) {
+        let (first, groups) = (turn.start / W::GROUP, turn.len().div_ceil(W::GROUP));
+        let panel = self.tokens.div_ceil(W::GROUP) * COLS;
         let mut tile = Tile::default();
         for query in (0..rows).step_by(ROWS) {
             let lhs = Lhs::lanes(&dscores[query..], BLOCK);
             for (p, panel) in key_cols.chunks_exact(panel).enumerate() {
-                multiply::<E>(groups, &lhs, &panel[first * COLS..], COLS, &mut tile);
+                multiply::<W>(groups, &lhs, &panel[first * COLS..], COLS, &mut tile);
                 let sums = &mut self.queries[query * self.width..];
                 add_tile(&tile, sums, self.width, p * COLS, ROWS.min(rows - query));
             }
@@ -288,11 +307,11 @@ fn add_tile(tile: &Tile, sums: &mut [f32], width: usize, col: usize, rows: usize
 
 /// Rows `[keys, BLOCK]` to words that hold neighbouring keys: `[keys / GROUP, BLOCK]`.
 #[inline(always)]
-fn interleave<E: Elem>(rows: &[E], words: &mut [u32]) {
-    for (rows, words) in rows.chunks_exact(E::GROUP * BLOCK).zip(words.chunks_exact_mut(BLOCK)) {
-        let (first, second) = (&rows[..BLOCK], &rows[(E::GROUP - 1) * BLOCK..]);
+fn interleave<W: Factor>(rows: &[W], words: &mut [u32]) {
+    for (rows, words) in rows.chunks_exact(W::GROUP * BLOCK).zip(words.chunks_exact_mut(BLOCK)) {
+        let (first, second) = (&rows[..BLOCK], &rows[(W::GROUP - 1) * BLOCK..]);
         for ((word, &a), &b) in words.iter_mut().zip(first).zip(second) {
-            *word = E::word(a, b);
+            *word = W::word(a, b);
         }
     }
 }

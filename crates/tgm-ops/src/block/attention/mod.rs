@@ -13,9 +13,9 @@ pub(super) use forward::forward;
 
 use super::Sizes;
 use crate::product::pack::pack;
-use crate::product::tile::{COLS, Lhs, ROWS, Tile, multiply};
+use crate::product::tile::{COLS, Lhs, Tile, multiply};
 use crate::product::{Matrix, Out};
-use crate::simd::Elem;
+use crate::simd::{Elem, Factor};
 
 /// One head of one sample: queries, keys and values where they lie in the packed tensor `[N, 3 D]`.
 #[derive(Clone, Copy)]
@@ -65,36 +65,24 @@ impl<'a, E: Elem> Head<'a, E> {
 
 /// Panels of all lanes of a matrix, one behind the other; `out` is [`panel_words`] long.
 #[inline(always)]
-fn pack_all<E: Elem>(m: &Matrix<'_, E>, out: &mut [u32]) {
-    let panel = m.depth().div_ceil(E::GROUP) * COLS;
+fn pack_all<W: Factor, E: Elem>(m: &Matrix<'_, E>, out: &mut [u32]) {
+    let panel = m.depth().div_ceil(W::GROUP) * COLS;
     for (p, out) in out.chunks_exact_mut(panel).enumerate() {
         let lanes = p * COLS..((p + 1) * COLS).min(m.lanes());
-        pack::<E, E, COLS>(m, lanes, 0..m.depth(), out);
+        pack::<W, E>(m, lanes, 0..m.depth(), COLS, out);
     }
 }
 
-fn panel_words<E: Elem>(lanes: usize, depth: usize) -> usize {
-    lanes.div_ceil(COLS) * depth.div_ceil(E::GROUP) * COLS
-}
-
-/// Up to twelve rows for the innermost loop, where they are or packed into `spare`.
-#[inline(always)]
-fn strip<'a, E: Elem>(m: &Matrix<'a, E>, from: usize, spare: &'a mut [u32]) -> Lhs<'a> {
-    let depth = 0..m.depth();
-    if let Some(lhs) = m.in_place::<E>(from, depth.clone()) {
-        return lhs;
-    }
-    let spare = &mut spare[..m.depth().div_ceil(E::GROUP) * ROWS];
-    pack::<E, E, ROWS>(m, from..(from + ROWS).min(m.lanes()), depth, spare);
-    Lhs::packed(spare)
+fn panel_words<W: Factor>(lanes: usize, depth: usize) -> usize {
+    lanes.div_ceil(COLS) * depth.div_ceil(W::GROUP) * COLS
 }
 
 /// Calls `f(column, tile)` with the product of a strip with every panel.
 #[inline(always)]
-fn against<E: Elem>(lhs: &Lhs<'_>, panels: &[u32], groups: usize, mut f: impl FnMut(usize, &Tile)) {
+fn against<W: Factor>(lhs: &Lhs<'_>, panels: &[u32], groups: usize, mut f: impl FnMut(usize, &Tile)) {
     let mut tile = Tile::default();
     for (p, panel) in panels.chunks_exact(groups * COLS).enumerate() {
-        multiply::<E>(groups, lhs, panel, COLS, &mut tile);
+        multiply::<W>(groups, lhs, panel, COLS, &mut tile);
         f(p * COLS, &tile);
     }
 }
@@ -106,5 +94,40 @@ fn write<E: Elem>(out: &Out<'_, E>, start: usize, values: &[f32]) {
     let out = unsafe { out.part(start, values.len()) };
     for (out, &v) in out.iter_mut().zip(values) {
         *out = E::put(v);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::backward::backward_of;
+    use super::forward::forward_of;
+    use super::*;
+    use crate::simd::{Bf16, Widened};
+
+    fn numbers(len: usize, seed: f32) -> Vec<Bf16> {
+        (0..len).map(|i| Bf16::put(((i as f32 + 1.0) * seed).sin())).collect()
+    }
+
+    #[test]
+    fn attention_in_bfloat16_is_the_same_in_pairs_and_as_f32() {
+        let sizes = Sizes { batch: 2, tokens: 31, tail: 29, dim: 28, heads: 2, mlp: 28 };
+        let qkv = numbers(2 * 31 * 3 * 28, 0.7);
+        let dout = numbers(2 * 29 * 28, 0.3);
+        let (out, log_sums) = forward_of::<Bf16, Bf16>(&qkv, &sizes);
+        let (wide_out, wide_log_sums) = forward_of::<Bf16, Widened>(&qkv, &sizes);
+        let close = |got: &[Bf16], want: &[Bf16], what: &str| {
+            let scale = want.iter().map(|v| v.get().abs()).fold(0.0, f32::max);
+            for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                // Sums in another order may be rounded to the neighbour.
+                let bar = 0.008 * want.get().abs() + 0.001 * scale;
+                assert!((got.get() - want.get()).abs() <= bar, "{what} {i}: {got:?} and {want:?}");
+            }
+        };
+        close(&wide_out, &out, "output");
+        assert!(log_sums.iter().zip(&wide_log_sums).all(|(a, b)| (a - b).abs() < 1e-5));
+        let grad = backward_of::<Bf16, Bf16>(&qkv, &out, &dout, &log_sums, &sizes);
+        let wide = backward_of::<Bf16, Widened>(&qkv, &out, &dout, &log_sums, &sizes);
+        close(&wide, &grad, "gradient");
+        assert!(grad.iter().any(|v| v.get() != 0.0));
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn precision() -> impl TypedValueParser<Value = Precision> {
     })
 }
 
-/// The precisions that the processor has instructions for: what one would train in here for speed.
+/// The precisions that the processor has fast instructions for: what one would train in here for speed.
 pub(super) fn fast_precisions() -> impl Iterator<Item = Precision> {
     Precision::ALL.into_iter().filter(|precision| precision.is_fast())
 }

@@ -29,7 +29,7 @@ pub(in crate::commands) struct Args {
     /// Model sizes.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Size::B32, Size::B16])]
     size: Vec<Size>,
-    /// Precisions. Default: those that the processor has instructions for.
+    /// Precisions. Default: those that the processor has fast instructions for.
     #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = fast_precisions())]
     precision: Vec<Precision>,
     /// Frames of 224² that go through together.

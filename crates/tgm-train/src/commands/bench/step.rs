@@ -35,7 +35,7 @@ pub(in crate::commands) struct Args {
     /// Model sizes.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Size::Small, Size::Base])]
     size: Vec<Size>,
-    /// Precisions. Default: those that the processor has instructions for.
+    /// Precisions. Default: those that the processor has fast instructions for.
     #[arg(long, value_parser = precision(), value_delimiter = ',', default_values_t = fast_precisions())]
     precision: Vec<Precision>,
     /// Kinds of work.
