@@ -8,7 +8,7 @@ use tgm_ops::Pooling;
 use toml::{Table, Value};
 
 use super::ConfigError;
-use super::load::{document, parse, set, split_setting, table_of, text_of};
+use super::load::{apply, document, parse, table_of, text_of};
 
 /// What is put on an encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -170,15 +170,15 @@ impl EvalConfig {
     /// [`ConfigError`] naming the key, and the nearest one that exists.
     pub fn with(&self, settings: &[String]) -> Result<Self, ConfigError> {
         let mut table = table_of(self)?;
-        for setting in settings {
-            let (key, value) = split_setting(setting, "epochs=10")?;
+        let whole = |key: &str| {
             let first = key.split('.').next().unwrap_or_default();
-            let whole = match self.section().filter(|_| !is_key(first)) {
+            match self.section().filter(|_| !is_key(first)) {
                 Some(section) => format!("{section}.{key}"),
                 None => key.to_string(),
-            };
-            set(&mut table, &whole, value).map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
-        }
+            }
+        };
+        let check = |setting: &str, table| checked(&format!("--set {setting}"), table);
+        apply(&mut table, settings, "epochs=10", whole, check)?;
         checked("--set", table)
     }
 
@@ -317,6 +317,9 @@ mod tests {
         assert!(text.starts_with("mine.toml: unknown key `epoch`: did you mean `epochs`?"), "{text}");
         let text = EvalConfig::of(ProtocolName::Finetune).with(&["mixp=0".into()]).unwrap_err().to_string();
         assert!(text.contains("did you mean `mixup`?"), "{text}");
+        let sets = ["epochs=3", "batch=many", "base_lr=1e-3"].map(String::from);
+        let text = EvalConfig::of(ProtocolName::Finetune).with(&sets).unwrap_err().to_string();
+        assert!(text.starts_with("--set batch=many: "), "{text}");
         assert!(error("[train]\nbatch = 4").contains("no key `protocol`"));
         assert!(error("protocol = 'fintune'").contains("did you mean `finetune`?"));
         assert!(error("protocol = 'finetune'\n[finetune]\nhead = 'attentive'").contains("finetune.head"));

@@ -104,18 +104,34 @@ pub fn from_text(source: &str, text: &str, settings: &[String]) -> Result<Config
     }
     // First without the settings, so that an error names its source.
     parse::<Config>(source, table.clone())?;
-    // Several settings may only fit together: the one is named behind which nothing fitted any more.
+    let check = |setting: &str, table| parse::<Config>(&format!("{source} with --set {setting}"), table);
+    apply(&mut table, settings, "train.batch=16", str::to_string, check)?;
+    parse(source, table)
+}
+
+/// Applies settings `key=value`, a `kind` before the keys that come with it. `whole` completes keys, and `check` reads what came of a
+/// setting.
+///
+/// # Errors
+/// [`ConfigError`] naming the setting. Several may only fit together: then it is the one behind which nothing fitted any more.
+pub(super) fn apply<'s, T>(
+    table: &mut Table,
+    settings: &'s [String],
+    such_as: &str,
+    whole: impl Fn(&str) -> String,
+    check: impl Fn(&str, Table) -> Result<T, ConfigError>,
+) -> Result<(), ConfigError> {
+    let split = |setting: &'s String| {
+        split_setting(setting, such_as).map(|(key, value)| (setting, whole(key), value))
+    };
+    let mut settings = settings.iter().map(split).collect::<Result<Vec<_>, _>>()?;
+    settings.sort_by_key(|(_, key, _)| !key.ends_with(".kind"));
     let mut culprit = None;
-    for setting in settings {
-        let (key, value) = split_setting(setting, "train.batch=16")?;
-        set(&mut table, key, value).map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
-        let place = format!("{source} with --set {setting}");
-        culprit = parse::<Config>(&place, table.clone()).err().map(|error| culprit.unwrap_or(error));
+    for (setting, key, value) in settings {
+        set(table, &key, value).map_err(|e| ConfigError(format!("--set {setting}: {e}")))?;
+        culprit = check(setting, table.clone()).err().map(|error| culprit.unwrap_or(error));
     }
-    match culprit {
-        Some(error) => Err(error),
-        None => parse(source, table),
-    }
+    culprit.map_or(Ok(()), Err)
 }
 
 /// A TOML document.
@@ -129,7 +145,7 @@ pub(super) fn table_of(config: &impl Serialize) -> Result<Table, ConfigError> {
 }
 
 /// The two sides of a setting `key=value`.
-pub(super) fn split_setting<'a>(setting: &'a str, such_as: &str) -> Result<(&'a str, &'a str), ConfigError> {
+fn split_setting<'a>(setting: &'a str, such_as: &str) -> Result<(&'a str, &'a str), ConfigError> {
     let wrong = || ConfigError(format!("--set {setting}: expected key=value, such as {such_as}"));
     setting.split_once('=').map(|(key, value)| (key.trim(), value.trim())).ok_or_else(wrong)
 }
@@ -170,7 +186,7 @@ fn explain(message: &str) -> String {
 }
 
 /// Sets `a.b.c` to a TOML value, or to a string when it is none.
-pub(super) fn set(table: &mut Table, key: &str, value: &str) -> Result<(), String> {
+fn set(table: &mut Table, key: &str, value: &str) -> Result<(), String> {
     let value = format!("value = {value}")
         .parse::<Table>()
         .ok()
@@ -267,6 +283,7 @@ mod tests {
         };
         assert_eq!(with(&["masking.kind=tube"]), Masking::Tube { ratio: 0.9 });
         assert_eq!(with(&["masking.kind='tube'", "masking.ratio=0.7"]), Masking::Tube { ratio: 0.7 });
+        assert_eq!(with(&["masking.ratio=0.7", "masking.kind='tube'"]), Masking::Tube { ratio: 0.7 });
         assert_eq!(with(&["masking.kind=text"]), load("tgm-base", &[]).unwrap().masking);
     }
 
