@@ -51,6 +51,10 @@ fn bench<A: clap::Args + FromArgMatches>(args: &Args, files: &[PathBuf]) -> Resu
     if args.options.peers {
         words.push("--peers".into());
     }
+    if !files.is_empty() {
+        // Names may begin with a hyphen.
+        words.push("--".into());
+    }
     words.extend(files.iter().map(|file| file.clone().into_os_string()));
     let command = A::augment_args(clap::Command::new("bench").no_binary_name(true));
     Ok(A::from_arg_matches(&command.try_get_matches_from(words)?)?)
@@ -88,5 +92,7 @@ mod tests {
         ];
         assert!(shown.iter().all(|args| args.contains("rounds: 2, peers: false")), "{shown:?}");
         assert!(shown[1].contains(".mp4") && shown[3].contains("Small, Base"), "{shown:?}");
+        let hyphen = format!("{:?}", bench::<decode::Args>(&args, &["-a.mp4".into()]).unwrap());
+        assert!(hyphen.contains(r#"files: ["-a.mp4"]"#), "{hyphen}");
     }
 }

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
 /// A running program.
@@ -39,6 +39,12 @@ impl Program {
             }
             // Libraries print what they like; only JSON objects are meant for us.
             if text.starts_with('{') {
+                // Python writes what JSON has no word for.
+                ensure!(
+                    !text.contains("NaN"),
+                    "{} computed NaN, which cannot be compared; leave this row out",
+                    self.name
+                );
                 return serde_json::from_str(&text).with_context(|| format!("{} said {text:?}", self.name));
             }
         }

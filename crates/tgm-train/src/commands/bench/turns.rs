@@ -170,6 +170,13 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_computes_nan_is_named() {
+        let nan = WELL.replace("\"value\": 2", "\"value\": NaN");
+        let error = in_turn("test", vec![shell("lost", &nan)], 1).unwrap_err();
+        assert!(error.to_string().contains("lost computed NaN"), "{error}");
+    }
+
+    #[test]
     fn programs_that_compute_something_else_are_not_compared() {
         let other = WELL.replace("\"value\": 2", "\"value\": 3");
         let measured = in_turn("test", vec![shell("a", WELL), shell("b", &other)], 1).unwrap();
