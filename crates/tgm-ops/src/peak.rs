@@ -34,26 +34,27 @@ pub fn peak_flops(precision: Precision) -> f64 {
 fn multiply_adds(precision: Precision) -> f64 {
     let sums = (ROUNDS * SUMS * LANES) as f64;
     #[cfg(target_arch = "x86_64")]
-    match (precision == Precision::Bf16 && multiplies_pairs(), level()) {
-        (true, _) => {
-            // SAFETY: the instructions are there.
-            #[allow(unsafe_code)]
-            std::hint::black_box(unsafe { pairs() });
-            return 4.0 * sums;
-        }
-        (_, Level::Avx512 | Level::Avx512Bf16) => {
+    if precision == Precision::Bf16 && multiplies_pairs() {
+        // SAFETY: the instructions are there.
+        #[allow(unsafe_code)]
+        std::hint::black_box(unsafe { pairs() });
+        return 4.0 * sums;
+    }
+    #[cfg(target_arch = "x86_64")]
+    match level() {
+        Level::Avx512 | Level::Avx512Bf16 => {
             // SAFETY: the instructions are there.
             #[allow(unsafe_code)]
             std::hint::black_box(unsafe { singles() });
             return 2.0 * sums;
         }
-        (_, Level::Avx2) => {
+        Level::Avx2 => {
             // SAFETY: the instructions are there.
             #[allow(unsafe_code)]
             std::hint::black_box(unsafe { halves() });
             return sums;
         }
-        (_, Level::Portable) => {}
+        Level::Portable => {}
     }
     let _ = precision;
     std::hint::black_box(portable(std::hint::black_box([0.5; LANES])));
@@ -130,11 +131,12 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "slow")]
-    fn the_peak_of_a_thread_is_one_that_a_processor_can_have() {
+    fn the_peak_is_that_of_the_pool_and_bfloat16_is_no_slower() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        for precision in Precision::ALL {
-            let peak = pool.install(|| peak_flops(precision));
-            assert!(peak > 1e8 && peak < 1e12, "{precision}: {peak}");
-        }
+        let peak = |precision| pool.install(|| peak_flops(precision));
+        let single = peak(Precision::F32);
+        assert!(single > 1e9 && single < 1e12, "{single}");
+        // Whatever else the machine does may fall into one of two probes, but not into one of every pair.
+        assert!((0..5).any(|_| peak(Precision::Bf16) > 0.5 * peak(Precision::F32)));
     }
 }
