@@ -5,7 +5,7 @@
 `numpy` draws clip by clip, as VideoMAE's loader does (a row of zeros and ones, shuffled); `torch` draws a whole batch at once, as MAE's model
 does (noise, sorted). Both choose the best scores where a text guides. A mask is a row of booleans, true where hidden.
 
-Speaks the lines that `crates/tgm-train/src/commands/bench/turns.rs` describes, but the last. `value` is the mean index of what is hidden where scores
+Speaks the lines that `crates/tgm-cli/src/commands/bench/turns.rs` describes, but the last. `value` is the mean index of what is hidden where scores
 decide, and else how many tubelets are: both sides must agree on it.
 """
 

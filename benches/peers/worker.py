@@ -2,7 +2,7 @@
 
     python worker.py SPEC.json [--compile]
 
-Speaks the lines that `crates/tgm-train/src/commands/bench/turns.rs` describes: `{"value": …}` once it is warm, `{"seconds": …}`
+Speaks the lines that `crates/tgm-cli/src/commands/bench/turns.rs` describes: `{"value": …}` once it is warm, `{"seconds": …}`
 for every line on standard input, `{"peak_mb": …}` at the end. `value` is computed before anything is trained; both sides must agree on it.
 """
 

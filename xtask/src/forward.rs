@@ -7,6 +7,6 @@ use crate::command::{self, Result, become_program};
 /// cargo replaces itself by the program it runs, so the exit status and a death by a signal are those of `tgm`.
 pub fn tgm(args: &[String]) -> Result {
     let manifest = command::root().join("Cargo.toml");
-    let mut cargo = command::cargo_here(["run", "--release", "--package", "tgm-train", "--bin", "tgm"]);
+    let mut cargo = command::cargo_here(["run", "--release", "--package", "tgm-cli", "--bin", "tgm"]);
     become_program(cargo.arg("--manifest-path").arg(manifest).arg("--").args(args))
 }

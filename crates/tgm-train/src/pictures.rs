@@ -11,13 +11,20 @@ use tgm_data::loader::{ClipConfig, Sample};
 use tgm_masking::Mask;
 use tgm_video::{Clip, Normalization, unpatchify, write_png};
 
-use crate::viz::Statistics;
-
 /// Visible tubelets whose statistics a hidden one is given.
 const NEIGHBOURS: usize = 4;
 
 /// Pixels between pictures.
 const GAP: usize = 2;
+
+/// Where brightness and contrast of a hidden tubelet come from, when the model predicts standardised pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistics {
+    /// From the nearest visible tubelets of its slot: nothing hidden is used.
+    Neighbours,
+    /// From the hidden tubelet itself: the usual picture, which makes any model look good.
+    Oracle,
+}
 
 /// Writes one clip as a picture of three rows (clip, visible tubelets, reconstruction) with a column per temporal slot.
 ///

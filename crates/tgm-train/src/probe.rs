@@ -1,4 +1,4 @@
-//! Probes of an encoder on labelled clips, and the table that they end in.
+//! Probes of an encoder on labelled clips, and the rows of the table that they end in.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -11,10 +11,10 @@ use tgm_ops::Pooling;
 use tgm_random::Streams;
 
 use crate::config::{Config, ConfigError};
-use crate::evaluation::data::{Task, check_disjoint};
 use crate::model_io::{ONE_VIEW, random_encoder};
 use crate::progress::Progress;
 use crate::run_data::{load_manifest, subset};
+use crate::task::{Task, check_disjoint};
 use crate::watch::ProbeLine;
 
 /// Train and test clips with labels.
@@ -232,18 +232,4 @@ pub fn compare(clips: &LabelledClips, trained: &Encoder, random: &Encoder, seed:
         }
     }
     Ok(rows)
-}
-
-/// Prints rows as a table on standard output.
-pub fn print_table(rows: &[Row]) {
-    println!(
-        "{:<28} {:>9}  {:>15}  {:>14}  {:>9}",
-        "", "result", "95 % interval", "random encoder", "baseline"
-    );
-    for row in rows {
-        let interval = row.interval.map_or(String::new(), |[low, high]| format!("{low:.3} – {high:.3}"));
-        let random = row.random_encoder.map_or(String::new(), |r| format!("{r:.3}"));
-        let (name, result, baseline) = (&row.name, row.result, row.baseline);
-        println!("{name:<28} {result:>9.3}  {interval:>15}  {random:>14}  {baseline:>9.3}");
-    }
 }
