@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tgm_data::index_store::IndexWriter;
 use tgm_data::loader::{
-    Batch, ClipConfig, ClipError, EvalLoader, LoaderConfig, LoaderError, MotionSource, Subset, TestViews,
-    TrainLoader,
+    Batch, Batches, ClipConfig, ClipError, EvalLoader, LoaderConfig, LoaderError, MotionSource, Subset,
+    TestViews, TrainLoader,
 };
 use tgm_data::manifest::Manifest;
 use tgm_random::Streams;
@@ -82,7 +82,8 @@ fn repeated_augmentation_takes_each_video_several_times_in_a_row_and_augments_it
     let data = train_split();
     let repeated = |start| {
         let config = workers(2);
-        TrainLoader::repeated(&data, &clips(), &config, 6, 3, Streams::new(11), start).unwrap()
+        let batches = Batches { repeats: 3, ..Batches::of(6).from(start) };
+        TrainLoader::some(&data, &clips(), &config, batches, Streams::new(11)).unwrap()
     };
     let all: Vec<Batch> = repeated(0).take(6).map(Result::unwrap).collect();
     for batch in &all {
@@ -95,6 +96,25 @@ fn repeated_augmentation_takes_each_video_several_times_in_a_row_and_augments_it
         all.iter().flat_map(|b| &b.samples).map(|sample| sample.path.as_str()).collect();
     assert_eq!(epoch.len(), 12, "six batches of two videos are one epoch of twelve");
     assert_eq!(all[4..], repeated(4).take(2).map(Result::unwrap).collect::<Vec<_>>()[..]);
+}
+
+#[test]
+fn loaders_that_share_a_run_make_its_batches_between_them() {
+    let data = train_split();
+    let whole = batches(&data, &workers(2), 0, 12);
+    let part = |part, start| {
+        let batches = Batches { part, parts: 3, ..Batches::of(5).from(start) };
+        TrainLoader::some(&data, &clips(), &workers(2), batches, Streams::new(11)).unwrap()
+    };
+    let of_part = |number, start| part(number, start).take(2).map(Result::unwrap).collect::<Vec<Batch>>();
+    for number in 0..3 {
+        let first = number as usize;
+        assert_eq!(of_part(number, 0), [whole[first].clone(), whole[first + 3].clone()]);
+        assert_eq!(of_part(number, 2), [whole[first + 6].clone(), whole[first + 9].clone()]);
+    }
+    let none = Batches { part: 3, parts: 3, ..Batches::of(5) };
+    let error = TrainLoader::some(&data, &clips(), &workers(2), none, Streams::new(11)).err().unwrap();
+    assert!(error.to_string().contains("part"), "{error}");
 }
 
 #[test]

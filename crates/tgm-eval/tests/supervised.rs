@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, Sample, Subset, TestViews, TrainLoader};
+use tgm_data::loader::{
+    Batches, ClipConfig, EvalLoader, LoaderConfig, Sample, Subset, TestViews, TrainLoader,
+};
 use tgm_data::manifest::Manifest;
 use tgm_eval::metrics::top_k_accuracy;
 use tgm_eval::supervised::{Head, Learner, Length, Settings};
@@ -94,9 +96,8 @@ fn train(learner: &mut Learner, settings: &Settings, until: u64) {
     let clip = clips();
     let (batch, start) = (settings.batch * settings.repeats, learner.step());
     let loader = LoaderConfig { cache_mb: 64, ..LoaderConfig::default() };
-    let mut loader =
-        TrainLoader::repeated(&data(), &clip, &loader, batch, settings.repeats, Streams::new(5), start)
-            .unwrap();
+    let batches = Batches { repeats: settings.repeats, ..Batches::of(batch).from(start) };
+    let mut loader = TrainLoader::some(&data(), &clip, &loader, batches, Streams::new(5)).unwrap();
     while learner.step() < until {
         let samples: Vec<Sample> = loader.next_batch().unwrap().samples;
         let labels: Vec<u32> = samples.iter().map(|sample| label(sample.row)).collect();

@@ -150,6 +150,11 @@ impl Gradients {
         self.values.iter().map(|(name, gradient)| (name.as_str(), gradient.values.as_slice()))
     }
 
+    /// As [`Self::iter`], to be changed: added up over processes.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut [f32])> {
+        self.values.iter_mut().map(|(name, gradient)| (name.as_str(), gradient.values.as_mut_slice()))
+    }
+
     /// The Euclidean norm over all parameters; NaN or infinite when any gradient is.
     pub fn norm(&self) -> f64 {
         let squares = |gradient: &Gradient| -> f64 {

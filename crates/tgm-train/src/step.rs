@@ -6,13 +6,18 @@
 //! the loss's gradient with respect to their pooled tokens is taken at once; then each micro-batch is encoded again
 //! and that gradient is passed on. The result does not depend on the size of the micro-batches.
 //!
+//! Nor does it depend on how many processes share the micro-batches, but for the order of sums. What the contrastive loss compares
+//! goes round among them; each passes on the gradient of its own clips, and what comes out is still to be added up over the
+//! processes.
+//!
 //! Tubelets are four times as large as the clips they are made from, so those of a micro-batch are made in each pass.
 
 use std::borrow::Cow;
 
 use anyhow::Result;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use tgm_contrastive::{Contrast, ContrastiveHead};
+use tgm_group::Group;
 use tgm_mae::{MaskedLoss, TokenSplit, VideoMae};
 use tgm_ops::{Gradients, Params, on_worker};
 
@@ -87,21 +92,25 @@ pub struct ContrastiveLosses {
 impl Joint {
     /// The loss of a global batch, its gradient added to `grads`.
     ///
+    /// In a group each process gives as many micro-batches. Its gradient, and its reconstruction losses, are then its share of
+    /// the global batch's: their sum over the processes is the whole. The contrastive loss is the whole one already.
+    ///
     /// # Errors
-    /// When shapes do not fit, or a parameter gets no gradient.
+    /// When shapes do not fit, a parameter gets no gradient, or another process is gone.
     pub fn gradient(
         &self,
         params: &Params,
         batch: &dyn MicroBatches,
         grads: &mut Gradients,
+        group: &mut Group,
     ) -> Result<Losses> {
-        on_worker(|| match (&self.contrastive, batch.count()) {
-            (None, _) => self.reconstruction_only(params, batch, grads),
+        on_worker(|| match (&self.contrastive, batch.count() * group.size()) {
+            (None, all) => self.reconstruction_only(params, batch, grads, 1.0 / all as f64),
             (Some((head, weight)), 1) => {
                 let whole = batch.micro_batch(0)?;
                 self.at_once(head, *weight, params, &whole, grads)
             }
-            (Some((head, weight)), _) => self.cached(head, *weight, params, batch, grads),
+            (Some((head, weight)), _) => self.cached(head, *weight, params, batch, grads, group),
         })
     }
 
@@ -110,9 +119,9 @@ impl Joint {
         params: &Params,
         batch: &dyn MicroBatches,
         grads: &mut Gradients,
+        share: f64,
     ) -> Result<Losses> {
         let mut losses = Losses::default();
-        let share = 1.0 / batch.count() as f64;
         for number in 0..batch.count() {
             let micro = batch.micro_batch(number)?;
             let out = self.mae.loss(&micro.tubelets, &micro.split)?;
@@ -146,18 +155,21 @@ impl Joint {
         params: &Params,
         batch: &dyn MicroBatches,
         grads: &mut Gradients,
+        group: &mut Group,
     ) -> Result<Losses> {
         let (head_vars, model_vars): (Vec<_>, Vec<_>) =
             params.iter().partition(|(name, _)| name.starts_with(ContrastiveHead::PREFIX));
-        let (pooled, texts, captions) = self.pooled(head, batch)?;
-        let all = Var::from_tensor(&pooled)?;
-        let contrast = head.loss(&all, &texts, &captions)?;
+        let (compared, first) = self.compared(head, batch)?.of_all(group)?;
+        let all = Var::from_tensor(&compared.pooled)?;
+        let contrast = head.loss(&all, &compared.texts, &compared.captions)?;
         let from_loss = (&contrast.loss * weight)?.backward()?;
-        grads.add(head_vars.into_iter(), &from_loss, 1.0)?;
+        // Every process has all of the head's gradient, and it counts once.
+        let counts = if group.rank() == 0 { 1.0 } else { 0.0 };
+        grads.add(head_vars.into_iter(), &from_loss, counts)?;
         let upstream = from_loss.get(&all).map_or_else(|| all.zeros_like(), |g| Ok(g.clone()))?;
 
         let mut losses = Losses { contrastive: Some(ContrastiveLosses::of(&contrast)?), ..Losses::default() };
-        let (share, mut start) = (1.0 / batch.count() as f64, 0);
+        let (share, mut start) = (1.0 / (batch.count() * group.size()) as f64, first);
         for number in 0..batch.count() {
             let micro = batch.micro_batch(number)?;
             let clips = micro.captions.len();
@@ -171,22 +183,55 @@ impl Joint {
         Ok(losses)
     }
 
-    /// What the contrastive loss compares, of all clips: pooled tokens, texts, captions.
-    fn pooled(
-        &self,
-        head: &ContrastiveHead,
-        batch: &dyn MicroBatches,
-    ) -> Result<(Tensor, Tensor, Vec<String>)> {
+    /// What the contrastive loss compares, of the clips of these micro-batches.
+    fn compared(&self, head: &ContrastiveHead, batch: &dyn MicroBatches) -> Result<Compared> {
         let encoder = self.mae.encoder().for_inference();
-        let (mut pooled, mut all_texts, mut captions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pooled, mut of_captions, mut captions) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..batch.count() {
             let micro = batch.micro_batch(number)?;
             pooled.push(head.pool(&encoder.forward(&micro.tubelets, micro.split.visible())?)?.detach());
-            all_texts.push(texts(&micro)?.clone());
+            of_captions.push(texts(&micro)?.clone());
             captions.extend_from_slice(&micro.captions);
         }
-        Ok((Tensor::cat(&pooled, 0)?, Tensor::cat(&all_texts, 0)?, captions))
+        Ok(Compared { pooled: Tensor::cat(&pooled, 0)?, texts: Tensor::cat(&of_captions, 0)?, captions })
     }
+}
+
+/// What the contrastive loss compares.
+struct Compared {
+    /// Pooled tokens `[B, D]`.
+    pooled: Tensor,
+    /// Embeddings of the captions `[B, E]`.
+    texts: Tensor,
+    captions: Vec<String>,
+}
+
+impl Compared {
+    /// That of all processes, in the order of their ranks, and where this one's own begins.
+    fn of_all(self, group: &mut Group) -> Result<(Self, usize)> {
+        if group.size() == 1 {
+            return Ok((self, 0));
+        }
+        let captions: Vec<Vec<String>> = group
+            .all_gather(&serde_json::to_vec(&self.captions)?)?
+            .iter()
+            .map(|captions| serde_json::from_slice(captions))
+            .collect::<Result<_, _>>()?;
+        let first = captions[..group.rank()].iter().map(Vec::len).sum();
+        let (pooled, texts) = (rows_of_all(&self.pooled, group)?, rows_of_all(&self.texts, group)?);
+        Ok((Self { pooled, texts, captions: captions.concat() }, first))
+    }
+}
+
+/// The rows `[B, D]` of all processes, in the order of their ranks.
+fn rows_of_all(rows: &Tensor, group: &mut Group) -> Result<Tensor> {
+    let width = rows.dim(1)?;
+    let own = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let own: Vec<u8> = own.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let all = group.all_gather(&own)?.concat();
+    let (values, _) = all.as_chunks::<4>();
+    let values: Vec<f32> = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
+    Ok(Tensor::from_vec(values, (all.len() / 4 / width, width), rows.device())?.to_dtype(rows.dtype())?)
 }
 
 fn texts(micro: &MicroBatch) -> Result<&Tensor> {
@@ -274,7 +319,7 @@ mod tests {
         let head = ContrastiveHead::new(16, 5, &ContrastiveConfig::default(), &mut params).unwrap();
         let joint = Joint { mae, contrastive: Some((head, 0.7)) };
         let mut grads = Gradients::zeros(&params);
-        let losses = joint.gradient(&params, batch, &mut grads).unwrap();
+        let losses = joint.gradient(&params, batch, &mut grads, &mut Group::alone()).unwrap();
         (losses, grads)
     }
 

@@ -8,6 +8,7 @@ mod data;
 mod eval;
 mod features;
 mod forward;
+mod join;
 mod patch_features;
 mod pretrain;
 mod read;
@@ -57,6 +58,7 @@ enum Command {
     Bench(bench::Command),
     Caption(caption::Args),
     Pretrain(pretrain::Args),
+    Join(join::Args),
     Eval(eval::Args),
     Features(features::Args),
     #[command(subcommand)]
@@ -137,6 +139,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(command) => bench::run(command),
         Command::Caption(args) => caption::run(args),
         Command::Pretrain(args) => pretrain::run(args),
+        Command::Join(args) => join::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Features(args) => features::run(args),
         Command::Data(command) => data::run(command),

@@ -6,10 +6,12 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use tgm_data::loader::MotionSource;
+use tgm_group::Host;
 use tgm_masking::{Masking, MotionBoxConfig, MotionWarpConfig, TextConfig};
 use tgm_train::config::{self, Config, ConfigError, TextView};
 use tgm_train::model_io::random_encoder;
 use tgm_train::probe::{LabelledClips, Row, compare};
+use tgm_train::progress::say;
 use tgm_train::run_data::training_data;
 use tgm_train::run_dir::{RunDir, write_atomically};
 use tgm_train::stop::Stop;
@@ -29,6 +31,7 @@ Examples:
   tgm pretrain --config tgm-base --data k400.csv --dry-run   memory, time and data, checked beforehand
   tgm pretrain --out runs/demo --resume                 go on where a run was stopped
   tgm pretrain --out runs/demo --auto-resume            start or go on: one command for a scheduler to repeat
+  tgm pretrain --data clips.csv --set train.micro_batch=8 --processes 4 --listen 10.0.0.1:29500   with three `tgm join`
 
 Ctrl-C and SIGTERM finish the step, save and leave with exit code 1; a second one leaves at once.")]
 pub(super) struct Args {
@@ -68,6 +71,12 @@ pub(super) struct Args {
     /// world is rendered for it.)
     #[arg(long, conflicts_with_all = ["resume", "auto_resume"])]
     dry_run: bool,
+    /// So many processes, on one machine or several, share the micro-batches of every step: this one and those that `tgm join`.
+    #[arg(long, value_name = "N", requires = "listen", conflicts_with = "dry_run", value_parser = crate::commands::at_least_one)]
+    processes: Option<usize>,
+    /// Where the others join: an address of this machine that they can reach.
+    #[arg(long, value_name = "HOST:PORT", requires = "processes")]
+    listen: Option<String>,
     /// Set a key of the configuration; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -155,7 +164,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     let start = if resumed { Start::Resume { allow_changes: args.allow_changes } } else { Start::Fresh };
     let mut trainer = Trainer::new(config.clone(), run.clone(), start)?.stopped_by(stop);
     write_atomically(&run.config_file(), config.to_toml()?.as_bytes())?;
-    tgm_train::progress::say(&trainer.describe());
+    say(&trainer.describe());
+    if let (Some(processes), Some(address)) = (args.processes, &args.listen) {
+        trainer = lead(trainer, processes, address)?;
+    }
     let outcome = trainer.run()?;
     if outcome.stopped {
         bail!(
@@ -168,6 +180,18 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     let rows = rows(&config, &trainer, &outcome);
     finish(&args, run, outcome, rows)
+}
+
+/// Waits for the other processes.
+fn lead(trainer: Trainer, processes: usize, address: &str) -> Result<Trainer> {
+    let host = Host::listen(address)?;
+    if processes > 1 {
+        say(&format!(
+            "group     1 of {processes} processes; waiting for the others: tgm join {}",
+            host.address()?
+        ));
+    }
+    trainer.lead(host, processes, &mut |here| say(&format!("group     {here} of {processes} processes")))
 }
 
 /// The configuration, and the folder of the run when it exists already.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, Sample, TrainLoader};
+use tgm_data::loader::{Batches, ClipConfig, EvalLoader, LoaderConfig, Sample, TrainLoader};
 use tgm_eval::bootstrap;
 use tgm_eval::pass::{BadVideo, clip_id};
 use tgm_eval::supervised::{Head, Learner, Length, Settings};
@@ -170,8 +170,8 @@ impl Run<'_> {
         let (data, repeats) = (self.data, self.settings.repeats);
         let clip = ClipConfig { crop: self.settings.crop.clone(), flip, ..data.clip.clone() };
         let loader = LoaderConfig { cache_mb: self.conduct.cache_mb, ..data.loader.clone() };
-        let batch = length.batch * repeats;
-        Ok(TrainLoader::repeated(&data.train, &clip, &loader, batch, repeats, self.streams, start)?)
+        let batches = Batches { repeats, ..Batches::of(length.batch * repeats).from(start) };
+        Ok(TrainLoader::some(&data.train, &clip, &loader, batches, self.streams)?)
     }
 
     /// One step; says which videos were passed over for it.

@@ -25,7 +25,7 @@ pub use order::Permutation;
 use pool::PoolError;
 pub use sample::{Batch, Sample, Skip};
 pub use source::frames_of_row;
-pub use train::{LoaderStats, TrainLoader};
+pub use train::{Batches, LoaderStats, TrainLoader};
 
 use crate::manifest::{Manifest, ManifestError};
 

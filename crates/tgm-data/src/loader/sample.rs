@@ -74,7 +74,7 @@ impl Sample {
 /// A training batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// The step that it belongs to.
+    /// Its number in the run.
     pub step: u64,
     /// The clips; always as many as the batch size.
     pub samples: Vec<Sample>,

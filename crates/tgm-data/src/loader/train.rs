@@ -25,13 +25,69 @@ use super::{LoaderError, Subset};
 /// it does. A clip that took too long is made once more; if that takes too long again, another video replaces it.
 pub struct TrainLoader {
     pool: OrderedPool<Outcome>,
-    batch: usize,
-    step: u64,
+    batches: Batches,
+    /// The number of the next batch among those that this loader makes.
+    next: u64,
     tried: u64,
     bad: u64,
     reasons: HashMap<String, (u64, String)>,
     max_bad_share: f64,
     failed: bool,
+}
+
+/// Which batches a [`TrainLoader`] makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batches {
+    /// Clips of each.
+    pub size: usize,
+    /// The first one, from 0 on, of those that this loader makes.
+    pub start: u64,
+    /// Clips of each video that is drawn, of its own sampling, crop and flip, one behind the other (repeated augmentation,
+    /// Hoffer et al. 2020). An epoch is that many times as long.
+    pub repeats: usize,
+    /// Several loaders share a run's batches: this one makes those whose number in the run, divided by `parts`, leaves `part`.
+    pub part: u64,
+    /// See [`Self::part`].
+    pub parts: u64,
+}
+
+impl Batches {
+    /// All batches of a run, of this size.
+    #[must_use]
+    pub fn of(size: usize) -> Self {
+        Self { size, start: 0, repeats: 1, part: 0, parts: 1 }
+    }
+
+    /// From this one on.
+    #[must_use]
+    pub fn from(self, start: u64) -> Self {
+        Self { start, ..self }
+    }
+
+    /// Where in the run the clip is that this loader makes as number `made`, its own batches before [`Self::start`] included.
+    fn position(&self, made: u64) -> u64 {
+        let size = self.size as u64;
+        self.number(made / size) * size + made % size
+    }
+
+    /// The number in the run of a batch that this loader makes.
+    fn number(&self, made: u64) -> u64 {
+        made * self.parts + self.part
+    }
+
+    fn check(&self) -> Result<(), LoaderError> {
+        let wrong = |key, value: String, allowed: &str| {
+            Err(LoaderError::BadConfig { key, value, allowed: allowed.to_owned() })
+        };
+        match self {
+            Self { repeats: 0, .. } => wrong("repeats", "0".into(), "at least 1"),
+            Self { size: 0, .. } => wrong("batch", "0".into(), "at least 1"),
+            Self { part, parts, .. } if part >= parts => {
+                wrong("part", part.to_string(), "less than the number of parts")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A share of bad videos says little before this many were tried.
@@ -67,41 +123,33 @@ impl TrainLoader {
         streams: Streams,
         start_step: u64,
     ) -> Result<Self, LoaderError> {
-        Self::repeated(data, clips, loader, batch, 1, streams, start_step)
+        Self::some(data, clips, loader, Batches::of(batch).from(start_step), streams)
     }
 
-    /// As [`Self::new`], with each video that is drawn giving `repeats` clips of its own sampling, crop and flip, one
-    /// behind the other (repeated augmentation, Hoffer et al. 2020). An epoch is that many times as long.
+    /// As [`Self::new`], with some of the batches, or several clips of each video.
     ///
     /// # Errors
     /// [`LoaderError`] for an impossible configuration.
-    pub fn repeated(
+    pub fn some(
         data: &Subset,
         clips: &ClipConfig,
         loader: &LoaderConfig,
-        batch: usize,
-        repeats: usize,
+        batches: Batches,
         streams: Streams,
-        start_step: u64,
     ) -> Result<Self, LoaderError> {
-        if repeats == 0 {
-            let allowed = "at least 1".to_owned();
-            return Err(LoaderError::BadConfig { key: "repeats", value: "0".to_owned(), allowed });
-        }
-        if batch == 0 {
-            let allowed = "at least 1".to_owned();
-            return Err(LoaderError::BadConfig { key: "batch", value: "0".to_owned(), allowed });
-        }
+        batches.check()?;
+        let Batches { size: batch, start, .. } = batches;
         let maker = Maker::new(data, clips, loader)?;
         let workers = loader.threads();
         let window = (loader.prefetch * batch).max(workers);
         let max_replacements = loader.max_replacements;
-        let make = move |position| outcome(&maker, &streams, position, repeats as u64, max_replacements);
+        let repeats = batches.repeats as u64;
+        let make = move |made| outcome(&maker, &streams, batches.position(made), repeats, max_replacements);
         Ok(Self {
-            pool: OrderedPool::new(workers, window, start_step * batch as u64, u64::MAX, make)
+            pool: OrderedPool::new(workers, window, start * batch as u64, u64::MAX, make)
                 .map_err(LoaderError::Threads)?,
-            batch,
-            step: start_step,
+            batches,
+            next: start,
             tried: 0,
             bad: 0,
             reasons: HashMap::new(),
@@ -115,9 +163,12 @@ impl TrainLoader {
     /// # Errors
     /// [`LoaderError`] when too many videos are bad or a worker failed. The loader cannot go on after that.
     pub fn next_batch(&mut self) -> Result<Batch, LoaderError> {
-        let mut batch =
-            Batch { step: self.step, samples: Vec::with_capacity(self.batch), skipped: Vec::new() };
-        for _ in 0..self.batch {
+        let mut batch = Batch {
+            step: self.batches.number(self.next),
+            samples: Vec::with_capacity(self.batches.size),
+            skipped: Vec::new(),
+        };
+        for _ in 0..self.batches.size {
             let Outcome { sample, skipped } = self.pool.next().ok_or(LoaderError::Dead)??;
             let Some(sample) = sample else {
                 let reasons = worst(&count(skipped.iter()));
@@ -139,7 +190,7 @@ impl TrainLoader {
                 reasons: worst(&self.reasons),
             });
         }
-        self.step += 1;
+        self.next += 1;
         Ok(batch)
     }
 

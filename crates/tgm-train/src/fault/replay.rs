@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
+use tgm_group::Group;
 use tgm_mae::TokenSplit;
 use tgm_ops::{Gradients, Params};
 use tgm_random::Streams;
@@ -66,7 +67,7 @@ pub fn replay(folder: &Path) -> Result<Replay> {
     let joint = joint(&config, &config::model(&config)?, text_dim, &mut params)?;
     checkpoint::restore(&weights, &params, &mut optimizer(&config, &params))?;
     let mut grads = Gradients::zeros(&params);
-    let losses = joint.gradient(&params, &batch, &mut grads)?;
+    let losses = joint.gradient(&params, &batch, &mut grads, &mut Group::alone())?;
     let measured = Measured::new(&losses, config.contrastive.weight, &params, &grads)?;
     Ok(Replay {
         measured,

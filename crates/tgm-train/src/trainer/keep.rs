@@ -16,10 +16,13 @@ use crate::watch::Watch;
 impl Trainer {
     /// Saves, probes and pictures, each when it is due. The save comes first: whatever befalls the rest, the steps are kept.
     pub(super) fn keep(&mut self, watch: &mut Watch, stop: u64) -> Result<()> {
-        let (step, output) = (self.position.step, &self.config.output);
+        let (step, output) = (self.learner.position.step, &self.learner.config.output);
         let due = |every: u64| every > 0 && step.is_multiple_of(every);
         let (save, picture) = (step == stop || due(output.checkpoint_every), due(output.pictures_every));
         let probe = due(output.probe_every) || (output.probe_every > 0 && step == stop);
+        if save {
+            self.learner.check_weights()?;
+        }
         if save || probe {
             // Without probes the best checkpoint is the one with the lowest loss since the one before.
             let loss = self.progress_made.mean().filter(|_| self.probe.is_none());
@@ -28,7 +31,7 @@ impl Trainer {
                 self.rate(&place, watch)?;
             }
         }
-        if (picture || step == stop) && self.config.output.pictures > 0 {
+        if (picture || step == stop) && self.learner.config.output.pictures > 0 {
             self.drawn = self.pictures()?;
             watch.pictures(step, &self.drawn)?;
         }
@@ -39,8 +42,8 @@ impl Trainer {
     /// end a training that goes on without it.
     fn rate(&mut self, place: &Path, watch: &mut Watch) -> Result<()> {
         let Some(probe) = &mut self.probe else { return Ok(()) };
-        let step = self.position.step;
-        let line = match probe.run(step, self.joint.mae.encoder(), &self.plan.model) {
+        let step = self.learner.position.step;
+        let line = match probe.run(step, self.learner.joint.mae.encoder(), &self.learner.plan.model) {
             Ok(line) => line,
             Err(error) => {
                 tracing::warn!("no probe after step {step}: {error:#}");
@@ -54,27 +57,27 @@ impl Trainer {
 
     /// Deletes the checkpoints that need not stay beside the one of this step.
     fn prune(&self) -> Result<()> {
-        let output = &self.config.output;
+        let output = &self.learner.config.output;
         let keep = Keep { last: output.keep, best: output.keep_best };
-        checkpoint::prune(&self.run.checkpoints(), keep, self.position.step)
+        checkpoint::prune(&self.run.checkpoints(), keep, self.learner.position.step)
     }
 
     pub(super) fn snapshot<'a>(&'a self, score: Option<&'a Score>) -> Snapshot<'a> {
         Snapshot {
-            config: &self.config,
-            model: &self.plan.model,
-            params: &self.params,
-            optimizer: &self.optimizer,
-            position: &self.position,
+            config: &self.learner.config,
+            model: &self.learner.plan.model,
+            params: &self.learner.params,
+            optimizer: &self.learner.optimizer,
+            position: &self.learner.position,
             score,
-            data: &self.data_print,
+            data: &self.learner.data_print,
         }
     }
 
     /// Saves this step, unless it is saved already.
     pub(super) fn save(&mut self, score: Option<Score>) -> Result<PathBuf> {
         let folder = self.run.checkpoints();
-        let step = self.position.step;
+        let step = self.learner.position.step;
         if self.saved == Some(step) {
             return Ok(checkpoint::of_step(&folder, step));
         }
@@ -88,21 +91,23 @@ impl Trainer {
 
     /// Pictures of the first clips of the run, always the same ones, as the model sees them now.
     pub(super) fn pictures(&mut self) -> Result<Vec<PathBuf>> {
-        let count = self.config.output.pictures;
-        let (clip, streams) = (&self.config.clip, Streams::new(self.config.seed));
-        let mut loader = TrainLoader::new(&self.data, clip, &self.config.loader, count, streams, 0)?;
+        let count = self.learner.config.output.pictures;
+        let (clip, streams) = (&self.learner.config.clip, Streams::new(self.learner.config.seed));
+        let mut loader =
+            TrainLoader::new(&self.learner.data, clip, &self.learner.config.loader, count, streams, 0)?;
         let samples = loader.next_batch()?.samples;
         let mut batch = ClipBatch::default();
-        self.add(&mut batch, samples)?;
+        self.learner.add(&mut batch, samples)?;
         let clips = &batch.micro[0];
         let micro = clips.micro_batch()?;
-        let prediction = self.joint.mae.forward(&micro.tubelets, &micro.split)?.prediction;
+        let prediction = self.learner.joint.mae.forward(&micro.tubelets, &micro.split)?.prediction;
         let mut paths = Vec::with_capacity(count);
         let drawn = clips.samples.iter().zip(&batch.masks).zip(prediction.to_vec3::<f32>()?);
         for (i, ((sample, mask), prediction)) in drawn.enumerate() {
-            let path = self.run.pictures().join(format!("step-{:08}-clip-{i}.png", self.position.step));
-            let normalized = self.plan.model.normalize_target;
-            pictures::write(&path, sample, mask, &prediction, &self.config.clip, normalized)?;
+            let path =
+                self.run.pictures().join(format!("step-{:08}-clip-{i}.png", self.learner.position.step));
+            let normalized = self.learner.plan.model.normalize_target;
+            pictures::write(&path, sample, mask, &prediction, &self.learner.config.clip, normalized)?;
             paths.push(path);
         }
         Ok(paths)

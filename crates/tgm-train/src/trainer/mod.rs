@@ -2,29 +2,29 @@
 
 mod clock;
 mod keep;
+mod learner;
+mod member;
 mod rehearse;
 mod step;
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use candle_core::Device;
 use tgm_contrastive::ContrastiveHead;
-use tgm_data::loader::{Subset, TrainLoader};
+use tgm_data::loader::TrainLoader;
 use tgm_mae::{MaeConfig, MemoryEstimate, VideoMae};
 use tgm_masking::{Masking, Select};
-use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, peak_flops};
-use tgm_random::Streams;
+use tgm_ops::{AdamW, AdamWConfig, Params, peak_flops};
 
 use self::clock::{Average, Clock};
+use self::learner::Learner;
+pub use self::member::Member;
 pub use self::rehearse::Rehearsed;
-use crate::checkpoint::{self, DataPrint, Position};
+use crate::checkpoint;
 use crate::config::{Config, Plan};
 use crate::environment::Environment;
-use crate::guidance::Guide;
 use crate::metrics::JsonLines;
 use crate::probe::PeriodicProbe;
-use crate::run_data::{check_files, fingerprint};
 pub use crate::run_data::{subset, training_data};
 use crate::run_dir::RunDir;
 use crate::step::{Joint, Losses};
@@ -45,19 +45,11 @@ pub enum Start {
 
 /// A run in progress.
 pub struct Trainer {
-    config: Config,
-    plan: Plan,
+    learner: Learner,
     run: RunDir,
-    data: Subset,
-    data_print: DataPrint,
-    guide: Guide,
-    params: Params,
-    joint: Joint,
-    optimizer: AdamW,
-    /// As large as the model: kept from step to step.
-    gradients: Option<Gradients>,
-    position: Position,
     stop: Stop,
+    /// A process of the group was asked to stop.
+    leave: bool,
     probe: Option<PeriodicProbe>,
     progress_made: Average,
     saved: Option<u64>,
@@ -88,31 +80,18 @@ impl Trainer {
     /// # Errors
     /// When the configuration, the data, the CLIP or the checkpoint cannot be used.
     pub fn new(config: Config, run: RunDir, start: Start) -> Result<Self> {
-        let device = Device::Cpu;
-        let data = training_data(&config)?;
-        check_files(&data, config.loader.max_bad_share)?;
-        let plan = Plan::new(&config, data.rows().len())?;
-        let guide = Guide::new(&config, &data, &device)?;
-        let mut params = Params::new(Streams::new(config.seed), &device);
-        let joint = joint(&config, &plan.model, guide.text_dim(), &mut params)?;
+        let learner = Learner::new(config)?;
+        let config = &learner.config;
         let mut trainer = Self {
-            optimizer: optimizer(&config, &params),
-            gradients: None,
-            data_print: fingerprint(&data),
-            probe: PeriodicProbe::new(&config)?,
+            probe: PeriodicProbe::new(config)?,
             stop: Stop::new(),
-            position: Position::default(),
+            leave: false,
             progress_made: Average::default(),
             saved: None,
             drawn: Vec::new(),
             peak_flops: peak_flops(config.train.compute().precision),
-            config,
-            plan,
             run,
-            data,
-            guide,
-            params,
-            joint,
+            learner,
         };
         if let Start::Resume { allow_changes } = start {
             trainer.resume(allow_changes)?;
@@ -136,9 +115,9 @@ impl Trainer {
             ));
             return Ok(());
         };
-        let state = checkpoint::restore(&newest, &self.params, &mut self.optimizer)?;
-        if state.data != self.data_print {
-            let (then, here) = (&state.data, &self.data_print);
+        let state = checkpoint::restore(&newest, &self.learner.params, &mut self.learner.optimizer)?;
+        if state.data != self.learner.data_print {
+            let (then, here) = (&state.data, &self.learner.data_print);
             let what = format!(
                 "the training data is not what {} was trained on: {} rows with checksum {:08x} then, {} rows with checksum \
                  {:08x} now",
@@ -155,13 +134,13 @@ impl Trainer {
         }
         checkpoint::set_aside_after(&folder, &newest)?;
         self.saved = Some(state.position.step);
-        self.position = state.position;
+        self.learner.position = state.position;
         Ok(())
     }
 
     /// What will be done, in a few lines for a person.
     pub fn describe(&self) -> String {
-        let (plan, config) = (&self.plan, &self.config);
+        let (plan, config) = (&self.learner.plan, &self.learner.config);
         let [slots, rows, cols] = plan.model.grid();
         let joint = if config.contrastive.enabled { "with" } else { "without" };
         let compute = config.train.compute();
@@ -180,12 +159,12 @@ impl Trainer {
              the clips of the batch; videos kept decoded take up to {} more\n\
              machine   {:.0} GFLOP/s in multiply-adds\n\
              run       {}, from step {}",
-            self.params.count() as f64 / 1e6,
+            self.learner.params.count() as f64 / 1e6,
             plan.model.tubelet_len(),
             config.masking.name(),
             config.masking.ratio(),
             guidance(config),
-            self.data.rows().len(),
+            self.learner.data.rows().len(),
             config.train.batch,
             plan.micro_batches,
             plan.micro_batch,
@@ -204,21 +183,21 @@ impl Trainer {
             config.loader.cache_mb,
             self.peak_flops / 1e9,
             self.run.path().display(),
-            self.position.step,
+            self.learner.position.step,
         )
     }
 
     /// What a step will take, besides the clips of the batch ([`Plan::clip_bytes`]).
     pub fn memory(&self) -> MemoryEstimate {
-        let (model, masking) = (&self.plan.model, &self.config.masking);
+        let (model, masking) = (&self.learner.plan.model, &self.learner.config.masking);
         let visible = ((1.0 - masking.ratio()) * model.tokens() as f64).round() as usize;
-        let compute = self.config.train.compute();
-        model.memory(self.params.count(), self.plan.micro_batch, visible, compute)
+        let compute = self.learner.config.train.compute();
+        model.memory(self.learner.params.count(), self.learner.plan.micro_batch, visible, compute)
     }
 
     /// The model of this run.
     pub fn model(&self) -> &VideoMae {
-        &self.joint.mae
+        &self.learner.joint.mae
     }
 
     /// The folder of this run.
@@ -228,21 +207,21 @@ impl Trainer {
 
     /// What the configuration comes to.
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        &self.learner.plan
     }
 
     /// All parameters.
     pub fn params(&self) -> &Params {
-        &self.params
+        &self.learner.params
     }
 
     /// Clips to train on.
     pub fn clips(&self) -> usize {
-        self.data.rows().len()
+        self.learner.data.rows().len()
     }
 
     fn epoch(&self, step: u64) -> f64 {
-        step as f64 * self.config.train.batch as f64 / self.data.rows().len() as f64
+        step as f64 * self.learner.config.train.batch as f64 / self.learner.data.rows().len() as f64
     }
 
     /// Trains to the end, or until asked to stop.
@@ -250,22 +229,22 @@ impl Trainer {
     /// # Errors
     /// When data, a gradient or a file fails; the last checkpoint stays.
     pub fn run(&mut self) -> Result<Outcome> {
-        let stop = self.plan.length.stop;
+        let stop = self.learner.plan.length.stop;
         let mut losses = None;
-        if self.position.step < stop {
+        if self.learner.position.step < stop {
             losses = self.train(stop)?;
         }
-        let stopped = self.position.step < stop;
+        let stopped = self.learner.position.step < stop;
         let checkpoint = match checkpoint::newest(&self.run.checkpoints())? {
             Some(newest) => newest,
             None => self.save(None)?,
         };
-        if self.drawn.is_empty() && self.config.output.pictures > 0 && !stopped {
+        if self.drawn.is_empty() && self.learner.config.output.pictures > 0 && !stopped {
             self.drawn = self.pictures()?;
         }
         Ok(Outcome {
-            steps: self.position.step,
-            skipped_steps: self.position.skipped,
+            steps: self.learner.position.step,
+            skipped_steps: self.learner.position.skipped,
             stopped,
             losses,
             checkpoint,
@@ -281,39 +260,45 @@ impl Trainer {
         watch: &mut Watch,
         stop: u64,
     ) -> Result<Losses> {
-        let batch = self.load(loader, watch)?;
+        let batch = self.learner.load(loader, &|line| watch.line(line))?;
         let (metrics, losses) = self.one_step(&batch, clock, loader, watch)?;
         watch.step(&metrics)?;
         self.keep(watch, stop)?;
         Ok(losses)
     }
 
+    /// Whether the run ends here. The processes of a group must agree on that.
+    fn leaving(&self) -> bool {
+        if self.learner.group.size() == 1 { self.stop.requested() } else { self.leave }
+    }
+
     fn train(&mut self, stop: u64) -> Result<Option<Losses>> {
         let _armed = self.stop.arm();
-        let step = self.position.step;
+        let step = self.learner.position.step;
         let environment = Environment::here(step, self.peak_flops);
         JsonLines::open(&self.run.environment_file(), step)?.push(&environment)?;
-        let mut watch = Watch::open(&self.run, &self.config, step, stop)?;
-        let mut loader = self.loader()?;
+        let mut watch = Watch::open(&self.run, &self.learner.config, step, stop)?;
+        let mut loader = self.learner.loader()?;
         let mut clock = Clock::start(&loader);
         let mut losses = None;
-        while self.position.step < stop && !self.stop.requested() {
+        while self.learner.position.step < stop && !self.leaving() {
             match self.turn(&mut loader, &mut clock, &mut watch, stop) {
                 Ok(of_step) => losses = Some(of_step),
-                Err(error) if self.position.step == step => return Err(error),
+                Err(error) if self.learner.position.step == step => return Err(error),
                 Err(error) => {
                     // The weights are those of a whole step: what was learnt since the last checkpoint is kept.
                     let saved = match self.save(None) {
                         Ok(place) => format!("saved in {}", place.display()),
                         Err(error) => format!("and could not be saved ({error:#})"),
                     };
-                    return Err(
-                        error.context(format!("training stopped after step {}, {saved}", self.position.step))
-                    );
+                    return Err(error.context(format!(
+                        "training stopped after step {}, {saved}",
+                        self.learner.position.step
+                    )));
                 }
             }
         }
-        if self.position.step < stop {
+        if self.learner.position.step < stop {
             self.save(None)?;
         }
         watch.finish();

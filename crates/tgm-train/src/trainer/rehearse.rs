@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use tgm_group::Group;
 use tgm_ops::Gradients;
 
 use super::Trainer;
@@ -30,22 +31,22 @@ impl Trainer {
     /// # Errors
     /// Those of a step.
     pub fn rehearse(&mut self, steps: usize, limit: Duration) -> Result<Rehearsed> {
-        let mut loader = self.loader()?;
+        let mut loader = self.learner.loader()?;
         // With the joint loss, several micro-batches cost more each than one alone.
-        let at_once = self.plan.micro_batches.min(2);
-        let wanted = steps * self.plan.micro_batches;
+        let at_once = self.learner.plan.micro_batches.min(2);
+        let wanted = steps * self.learner.plan.micro_batches;
         let (mut micro_batches, mut updating) = (0, 0.0);
         let begun = Instant::now();
         while micro_batches < wanted && !(micro_batches > 0 && begun.elapsed() >= limit) {
             let mut batch = ClipBatch::default();
             for _ in 0..at_once {
                 let loaded = loader.next_batch()?;
-                self.add(&mut batch, loaded.samples)?;
+                self.learner.add(&mut batch, loaded.samples)?;
             }
-            let mut grads = Gradients::zeros(&self.params);
-            self.joint.gradient(&self.params, &batch, &mut grads)?;
+            let mut grads = Gradients::zeros(&self.learner.params);
+            self.learner.joint.gradient(&self.learner.params, &batch, &mut grads, &mut Group::alone())?;
             let updated = Instant::now();
-            self.update(&grads, grads.norm(), 0.0)?;
+            self.learner.update(&grads, grads.norm(), 0.0)?;
             updating += updated.elapsed().as_secs_f64();
             micro_batches += at_once;
         }
@@ -54,8 +55,8 @@ impl Trainer {
         let stats = loader.stats();
         Ok(Rehearsed {
             micro_batches,
-            seconds_per_step: per_micro_batch * self.plan.micro_batches as f64 + updating / updates,
-            clips_at_once: at_once * self.plan.micro_batch,
+            seconds_per_step: per_micro_batch * self.learner.plan.micro_batches as f64 + updating / updates,
+            clips_at_once: at_once * self.learner.plan.micro_batch,
             data_wait: (stats.waited.as_secs_f64() / seconds).min(1.0),
             bad_videos: stats.bad,
         })

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use tgm_clip::{ClipModel, ModelSource, PatchFeatures};
 use tgm_contrastive::{ContrastiveConfig, ContrastiveHead};
+use tgm_group::Group;
 use tgm_mae::{Checkpoint, TokenSplit, VideoMae, tubelets_from_pixels};
 use tgm_ops::{AdamW, AdamWConfig, Compute, Gradients, Keep, Params, Precision};
 use tgm_random::Streams;
@@ -93,7 +94,7 @@ fn step(spec: &Spec) -> Result<Work> {
     let mut grads = Gradients::zeros(&params);
     Ok(Box::new(move || {
         grads.clear();
-        let losses = joint.gradient(&params, &batch, &mut grads)?;
+        let losses = joint.gradient(&params, &batch, &mut grads, &mut Group::alone())?;
         grads.norm();
         adamw.step(&params, &grads, 1e-4, 1.0)?;
         Ok(losses.total(1.0))
