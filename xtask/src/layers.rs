@@ -11,6 +11,7 @@ const TEXT: &[&str] = &["ffmpeg", "video-rs", "tgm-clip"];
 const MODELS: &[&str] = &["ffmpeg", "video-rs", "tgm-video", "tgm-mae", "tgm-clip"];
 const MASKS: &[&str] = &["candle", "tgm-masking"];
 const MASKS_AND_VIDEO: &[&str] = &["ffmpeg", "video-rs", "tgm-masking", "tgm-video"];
+const COMMANDS: &[&str] = &["tgm-cli", "clap_complete", "tracing-subscriber"];
 const PRETRAINING: &[&str] = &["tgm-train", "tgm-contrastive"];
 
 /// A crate, and the beginnings of the package names that must not appear anywhere below it.
@@ -25,6 +26,8 @@ const FREE_OF: &[(&str, &[&str])] = &[
     ("tgm-clip", FFMPEG),
     ("tgm-data", CANDLE),
     ("tgm-eval", PRETRAINING),
+    ("tgm-group", HEAVY),
+    ("tgm-train", COMMANDS),
 ];
 
 /// Checks the dependencies of every crate above.

@@ -471,3 +471,77 @@ fn auto_resume_starts_goes_on_and_does_nothing_more_at_the_end() {
     assert!(fixtures().is_dir());
     assert_eq!(fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().count(), 4);
 }
+
+/// The way out that the error names led back into it: the newest checkpoint held weights that are not numbers.
+#[test]
+fn weights_that_are_no_longer_finite_are_not_saved_and_the_run_goes_on_from_those_that_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = unlabelled(dir.path());
+    let out = dir.path().join("run");
+    let options = ["--masking", "tube", "--steps", "9", "--set", "output.checkpoint_every=1"];
+    // The first step is at rate 0; the second one is too large for f32.
+    let options = [&options[..], &["--set", "schedule.base_lr=1e42"]].concat();
+    let output = tgm(&tiny(text(&manifest), &out, &options));
+    let error = error_of(&output, 1);
+    assert!(error.contains("newest checkpoint is") && error.contains("step-00000001"), "{error}");
+    assert!(stderr(&output).contains("its weights are not finite"), "{}", stderr(&output));
+    assert_eq!(usable(&out), "step-00000001");
+    ok(&[
+        "pretrain",
+        "--out",
+        text(&out),
+        "--resume",
+        "--allow-changes",
+        "--set",
+        "schedule.base_lr=1e-3",
+        "--steps",
+        "4",
+    ]);
+}
+
+/// As on a network drive where somebody has a file of it open.
+#[test]
+fn an_old_checkpoint_that_cannot_be_deleted_ends_no_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = unlabelled(dir.path());
+    let out = dir.path().join("run");
+    // In the way of the name that it has while it goes.
+    let blocked = out.join("checkpoints/step-00000001.old.tmp");
+    fs::create_dir_all(&blocked).unwrap();
+    fs::write(blocked.join("open"), "").unwrap();
+    let options = ["--masking", "tube", "--steps", "4", "--set", "output.checkpoint_every=1"];
+    let options = [&options[..], &["--set", "output.keep=1", "--set", "output.keep_best=0"]].concat();
+    let output = tgm(&tiny(text(&manifest), &out, &options));
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot delete the old checkpoint"), "{}", stderr(&output));
+    assert_eq!(usable(&out), "step-00000004");
+}
+
+#[test]
+fn a_probe_that_a_kill_prevented_is_made_when_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let world = world();
+    let options =
+        ["--masking", "tube", "--contrastive", "off", "--steps", "2", "--set", "output.probe_every=2"];
+    ok(&tiny(&world, &out, &options));
+    let probes = fs::read_to_string(out.join("probes.jsonl")).unwrap();
+    // As it is when the process is killed between the checkpoint and its probe.
+    let state = newest(&out).join("state.json");
+    let mut unrated: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    assert!(unrated.as_object_mut().unwrap().remove("score").is_some());
+    fs::write(&state, unrated.to_string()).unwrap();
+    fs::write(out.join("probes.jsonl"), "").unwrap();
+    ok(&["pretrain", "--out", text(&out), "--resume"]);
+    assert_eq!(fs::read_to_string(out.join("probes.jsonl")).unwrap(), probes);
+    assert!(fs::read_to_string(&state).unwrap().contains("kNN"));
+}
+
+#[test]
+fn a_run_that_cannot_begin_leaves_no_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let world = world();
+    fails(2, &tiny(&world, &out, &["--masking", "tube", "--set", "schedule.base_lr=-1"]));
+    assert!(!out.exists());
+}

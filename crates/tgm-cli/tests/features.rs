@@ -102,3 +102,16 @@ fn features_of_another_checkpoint_are_not_continued() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.contains("f.safetensors.part") && stderr.contains("--out"), "{stderr}");
 }
+
+#[test]
+fn a_file_that_is_there_already_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("precious.txt");
+    fs::write(&out, "mine").unwrap();
+    let (checkpoint, world) = (checkpoint(), world());
+    let arguments = ["features", "--checkpoint", text(&checkpoint), "--data", &world, "--out", text(&out)];
+    let output = tgm(&arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("is there already"), "{stderr}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), "mine");
+}

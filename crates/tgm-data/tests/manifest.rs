@@ -97,6 +97,24 @@ fn a_byte_order_mark_and_windows_line_ends_do_no_harm() {
     assert_eq!(load("\u{feff}{\"path\": \"x.mp4\"}").row(0).path(), "x.mp4");
 }
 
+/// They were those of the line before.
+#[test]
+fn with_windows_line_ends_lines_are_counted_as_an_editor_does() {
+    let manifest = load("path,label\r\nx.mp4,a\r\ny.mp4,b\r\n");
+    assert_eq!((manifest.row(0).line(), manifest.row(1).line()), (2, 3));
+}
+
+/// `tgm data synth` and `tgm data transcode` make such folders: their videos without it have neither splits nor labels.
+#[test]
+fn a_folder_with_a_manifest_stands_for_that() {
+    let fixture = fixture("path,split,label\nx.mp4,train,a\ny.mp4,test,b\n");
+    let folder = fixture.file.parent().unwrap();
+    std::fs::write(folder.join("z.mp4"), "not in the manifest").unwrap();
+    let manifest = Manifest::load(folder).unwrap();
+    assert_eq!((manifest.len(), manifest.row(1).split()), (2, Some("test")));
+    assert_eq!(manifest.file(), fixture.file);
+}
+
 #[test]
 fn numeric_labels_are_ordered_by_number() {
     let manifest = load("path,label\na,10\nb,2\nc,0\n");

@@ -47,6 +47,16 @@ pub fn thumbnail_still(clip: &[u8], shape: [usize; 3]) -> Result<Vec<f32>> {
     Ok(thumbnail(&clip[..frame_len], width, &rows, &columns))
 }
 
+/// What the cosine can compare of a row of features: one that is flat, as of a clip without any motion, has no direction, and becomes a
+/// constant, so that all such clips are alike.
+#[must_use]
+pub fn with_direction(mut row: Vec<f32>) -> Vec<f32> {
+    if row.iter().all(|&value| value == 0.0) {
+        row.fill(1.0);
+    }
+    row
+}
+
 /// Bytes of a frame of a clip that has the shape it is said to have.
 fn frame_len(clip: &[u8], [frames, height, width]: [usize; 3]) -> Result<usize> {
     for (missing, side) in [("frames", frames), ("rows", height), ("columns", width)] {
@@ -133,6 +143,12 @@ mod tests {
             }
         }
         (clip, [columns.len(), height, width])
+    }
+
+    #[test]
+    fn clips_without_motion_are_alike_and_nothing_else_is_changed() {
+        assert_eq!(with_direction(vec![0.0; 3]), [1.0; 3]);
+        assert_eq!(with_direction(vec![0.0, 0.5, 0.0]), [0.0, 0.5, 0.0]);
     }
 
     #[test]

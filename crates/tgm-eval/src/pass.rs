@@ -89,6 +89,7 @@ fn flush(
     let mut first = 0;
     for views in &videos {
         let (sample, clip) = (&views[0], &views[0].clip);
+        let motion = baseline::thumbnail_motion(clip.data(), [clip.frames(), clip.height(), clip.width()])?;
         let range = first..first + views.len();
         first = range.end;
         sink(Ok(Video {
@@ -97,7 +98,7 @@ fn flush(
             label: sample.label,
             views: views.len(),
             features: vectors.iter().map(|rows| rows[range.clone()].concat()).collect(),
-            motion: baseline::thumbnail_motion(clip.data(), [clip.frames(), clip.height(), clip.width()])?,
+            motion: baseline::with_direction(motion),
         }))?;
     }
     Ok(())

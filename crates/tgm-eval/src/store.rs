@@ -69,7 +69,7 @@ impl Writer {
     /// [`Error::OtherFeatures`] when the interrupted file was made with other data or another encoder; [`Error::Store`] when
     /// a file cannot be read or written.
     pub fn open(path: &Path, about: About) -> Result<Self> {
-        let journal = beside(path, ".part");
+        let journal = journal(path);
         let failed = |source| Error::Store { file: journal.clone(), source };
         let header = serde_json::to_string(&about).map_err(|e| failed(e.into()))? + "\n";
         let mut file = OpenOptions::new()
@@ -199,6 +199,11 @@ impl About {
     fn record(&self) -> u64 {
         (self.values() * size_of::<f32>()) as u64
     }
+}
+
+/// The file that features lie in until all are there: with it beside `path`, [`Writer::open`] goes on.
+pub fn journal(path: &Path) -> PathBuf {
+    beside(path, ".part")
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

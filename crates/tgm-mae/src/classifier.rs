@@ -28,8 +28,9 @@ impl Classifier {
                 true => None,
                 false => Some(params.scope("norm", |p| Norm::new(dim, config.head_norm_eps, p))?),
             };
-            // VideoMAE: truncated normal times `init_scale` 0.001.
-            let init = Init::TruncatedNormal { std: 0.02 * 0.001, cut: 0.02 * 0.001 };
+            // VideoMAE's `modeling_finetune.py`: timm's truncated normal, whose cuts are at ±2 and so nowhere, times `init_scale` 0.001.
+            // (That of `modeling_pretrain.py` is cut at one deviation.)
+            let init = Init::TruncatedNormal { std: 0.02 * 0.001, cut: 2.0 * 0.001 };
             let head = params
                 .scope("head", |p| Dense::with_init(dim, classes, true, init, Init::Constant(0.0), p))?;
             Ok(Self { encoder, pooled_norm, head })

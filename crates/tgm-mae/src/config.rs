@@ -153,6 +153,7 @@ impl MaeConfig {
     /// # Errors
     /// [`MaeError::Config`] naming the first that does not.
     pub fn validate(&self) -> Result<(), MaeError> {
+        self.limits()?;
         let divides = |what: &str, whole: usize, part: usize| {
             if part == 0 || whole == 0 || !whole.is_multiple_of(part) {
                 return Err(MaeError::Config(format!(
@@ -164,6 +165,13 @@ impl MaeConfig {
         divides("frames per tubelet", self.frames, self.tubelet)?;
         divides("height per patch", self.image_size[0], self.patch[0])?;
         divides("width per patch", self.image_size[1], self.patch[1])?;
+        if self.tokens() > 1 << 24 {
+            return Err(MaeError::Config(format!(
+                "{} tubelets in a clip: at most {}",
+                self.tokens(),
+                1 << 24
+            )));
+        }
         for (name, part) in [("encoder", &self.encoder), ("decoder", &self.decoder)] {
             divides(&format!("{name} width per head"), part.dim, part.heads)?;
             if part.mlp == 0 || part.depth == 0 {
@@ -178,6 +186,31 @@ impl MaeConfig {
         }
         Ok(())
     }
+
+    /// Refuses sizes that no model has before memory is asked for, or a product wraps: a configuration may come from anywhere.
+    fn limits(&self) -> Result<(), MaeError> {
+        const SIDE: usize = 1 << 14;
+        const WIDTH: usize = 1 << 16;
+        const DEPTH: usize = 1 << 10;
+        let [height, width] = self.image_size;
+        let mut sizes = vec![
+            ("frames", self.frames, SIDE),
+            ("height", height, SIDE),
+            ("width", width, SIDE),
+            ("channels", self.channels, DEPTH),
+        ];
+        for part in [&self.encoder, &self.decoder] {
+            sizes.extend([
+                ("dim", part.dim, WIDTH),
+                ("mlp", part.mlp, 4 * WIDTH),
+                ("depth", part.depth, DEPTH),
+            ]);
+        }
+        match sizes.into_iter().find(|(_, size, most)| size > most) {
+            Some((what, size, most)) => Err(MaeError::Config(format!("{what} = {size}: at most {most}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +221,22 @@ mod tests {
     fn the_base_preset_has_the_papers_sizes() {
         let config = MaeConfig::base();
         assert_eq!((config.grid(), config.tokens(), config.tubelet_len()), ([8, 14, 14], 1568, 1536));
+    }
+
+    /// `hidden_size = 2^62` was a panic, `num_hidden_layers = 2^40` the end of all memory, and `num_frames = 2^62` wrapped to no tokens.
+    #[test]
+    fn sizes_that_no_model_has_are_refused_by_name() {
+        let huge = 1 << 62;
+        let base = MaeConfig::base();
+        let encoder = |encoder| MaeConfig { encoder, ..base.clone() };
+        for (name, config) in [
+            ("frames", MaeConfig { frames: huge, ..base.clone() }),
+            ("dim", encoder(TransformerConfig { dim: huge, ..base.encoder })),
+            ("depth", encoder(TransformerConfig { depth: 1 << 40, ..base.encoder })),
+        ] {
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is measured at every step, and the files of lines that it goes into.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -120,17 +120,20 @@ impl JsonLines {
     /// `step`, and half a line at the end, is cut off.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
-        let kept: Vec<String> = match File::open(path) {
-            Ok(file) => {
-                let lines = BufReader::new(file).lines().map_while(Result::ok);
-                lines.filter(|line| step_of(line).is_some_and(|s| s <= step)).collect()
-            }
-            Err(_) => Vec::new(),
+        let text = match std::fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            // What cannot be read now must not be written over.
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let text: String = kept.iter().map(|line| format!("{line}\n")).collect();
-        crate::run_dir::write_atomically(path, text.as_bytes())?;
+        let lines = text.split(|&byte| byte == b'\n');
+        let mut kept = Vec::with_capacity(text.len());
+        for line in lines.filter(|line| step_of(line).is_some_and(|s| s <= step)) {
+            kept.extend_from_slice(line);
+            kept.push(b'\n');
+        }
+        crate::run_dir::write_atomically(path, &kept)?;
         let file = OpenOptions::new().append(true).open(path);
         Ok(Self {
             file: file.with_context(|| format!("cannot write {}", path.display()))?,
@@ -148,8 +151,8 @@ impl JsonLines {
     }
 }
 
-fn step_of(line: &str) -> Option<u64> {
-    serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64()
+fn step_of(line: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<serde_json::Value>(line).ok()?.get("step")?.as_u64()
 }
 
 /// Seconds since 1970.
@@ -169,6 +172,22 @@ mod tests {
         JsonLines::open(&path, 2).unwrap().push(&serde_json::json!({"step": 3, "again": true})).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"step\":1}\n{\"step\":2}\n{\"again\":true,\"step\":3}\n");
+    }
+
+    #[test]
+    fn one_damaged_line_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        std::fs::write(&path, b"{\"step\":1}\n{\"st\xffp\":2}\n{\"step\":3}\n").unwrap();
+        JsonLines::open(&path, 9).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":3}\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = JsonLines::open(dir.path(), 1).unwrap_err();
+        assert!(error.to_string().contains("cannot read"), "{error}");
     }
 
     #[test]

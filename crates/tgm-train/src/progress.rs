@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::color;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -23,10 +25,15 @@ pub fn say(line: &str) {
     }
 }
 
+/// Without a terminal, how often a line says how far it is, unless another one was written.
+const QUIET: Duration = Duration::from_secs(20);
+
 /// Progress on standard error.
 pub struct Progress {
     bar: ProgressBar,
     terminal: bool,
+    /// When there was a line last.
+    said: Mutex<Instant>,
 }
 
 impl Progress {
@@ -43,12 +50,25 @@ impl Progress {
             bar.set_style(style);
         }
         bar.set_prefix(title.to_string());
-        Self { bar, terminal }
+        Self { bar, terminal, said: Mutex::new(Instant::now()) }
     }
 
     /// Moves the bar.
     pub fn set(&self, position: u64) {
         self.bar.set_position(position);
+        if !self.terminal && self.is_due() {
+            say(&format!("{} {position}/{}", self.bar.prefix(), self.bar.length().unwrap_or(0)));
+        }
+    }
+
+    /// Whether nothing was said for a while; from now on something was.
+    fn is_due(&self) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = said.elapsed() >= QUIET;
+        if due {
+            *said = Instant::now();
+        }
+        due
     }
 
     /// Writes beside the bar what is of interest now.
@@ -61,6 +81,7 @@ impl Progress {
         if self.terminal {
             self.bar.println(line);
         } else {
+            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             say(line);
         }
     }

@@ -50,6 +50,15 @@ impl RunDir {
         Ok((run, lock))
     }
 
+    /// Takes back a folder that was made for a run which cannot begin. What else is in it stays.
+    pub fn abandon(&self) {
+        let _ = fs::remove_file(self.path.join("lock"));
+        for folder in [self.checkpoints(), self.pictures(), self.path.clone()] {
+            // Only one that is empty.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+
     fn refuse_if_taken(&self) -> Result<()> {
         if self.config_file().exists() {
             bail!(

@@ -1,6 +1,8 @@
 //! What is to be recognised in labelled clips: the classes of a column, and a class for every clip.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 use tgm_data::loader::Subset;
@@ -106,15 +108,19 @@ pub fn check_disjoint(train: &Subset, test: &Subset, splits: [&str; 2]) -> Resul
         ))
         .into());
     }
-    let key =
-        |row: Row<'_>| (row.path().to_owned(), row.start().map(f64::to_bits), row.end().map(f64::to_bits));
     let rows = |part: &Subset| part.rows().iter().map(|&row| manifest.row(row as usize)).collect::<Vec<_>>();
-    let train: HashMap<_, u64> = rows(train).into_iter().map(|row| (key(row), row.line())).collect();
+    let mut cuts: HashMap<PathBuf, Vec<(Range<f64>, u64)>> = HashMap::new();
+    for row in rows(train) {
+        cuts.entry(plain(row.path())).or_default().push((cut(row), row.line()));
+    }
     for row in rows(test) {
-        if let Some(line) = train.get(&key(row)) {
+        let own = cut(row);
+        let of_video = cuts.get(&plain(row.path())).map_or(&[][..], Vec::as_slice);
+        let shared = of_video.iter().find(|(other, _)| own.start < other.end && other.start < own.end);
+        if let Some((_, line)) = shared {
             bail!(
-                "{file}:{}: `{}` is in `{}` and, on line {line}, in `{}`: a result on clips that were trained on tells nothing; \
-                 leave it out of one of them",
+                "{file}:{}: `{}` is in `{}` and, on line {line}, in `{}`, whole or in part: a result on clips that were trained on tells \
+                 nothing; leave it out of one of them",
                 row.line(),
                 row.path(),
                 splits[1],
@@ -123,6 +129,24 @@ pub fn check_disjoint(train: &Subset, test: &Subset, splits: [&str; 2]) -> Resul
         }
     }
     Ok(())
+}
+
+/// A path without the parts that lead nowhere: `./a.mp4` is `a.mp4`.
+fn plain(path: &str) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+/// The seconds of the video that a row is.
+fn cut(row: Row<'_>) -> Range<f64> {
+    row.start().unwrap_or(0.0)..row.end().unwrap_or(f64::INFINITY)
 }
 
 #[cfg(test)]
@@ -170,6 +194,24 @@ mod tests {
         let (_dir, parts) = parts("a.mp4,train,up,red\nb.mp4,train,down,red\na.mp4,test,up,red\n");
         let error = check_disjoint(&parts[0], &parts[1], splits).unwrap_err().to_string();
         assert!(error.contains("m.csv:4: `a.mp4` is in `test` and, on line 2, in `train`"), "{error}");
+    }
+
+    /// Other spellings of one clip, cuts of a whole video, and cuts that overlap passed for different clips.
+    #[test]
+    fn a_clip_in_both_parts_is_found_however_it_is_written() {
+        let rows = [
+            ["a.mp4,train,up,,", "./a.mp4,test,up,,"],
+            ["a.mp4,train,up,,", "b/../a.mp4,test,up,,"],
+            ["a.mp4,train,up,,", "a.mp4,test,up,0,"],
+            ["a.mp4,train,up,,", "a.mp4,test,up,1,2"],
+            ["a.mp4,train,up,0,2", "a.mp4,test,up,1.5,3"],
+        ];
+        for [train, test] in rows {
+            let (_dir, manifest) = manifest(&format!("path,split,label,start,end\n{train}\n{test}\n"));
+            let parts = both(&manifest);
+            let error = check_disjoint(&parts[0], &parts[1], ["train", "test"]).unwrap_err().to_string();
+            assert!(error.contains("m.csv:3") && error.contains("on line 2"), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `tgm eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
@@ -172,6 +172,9 @@ struct Output {
     /// EPIC-KITCHENS' actions.
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<joint::Report>,
+    /// The same of every seed, in order, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    action_of_seeds: Vec<joint::Report>,
     /// Everything, per split and task.
     results: Vec<Record>,
     /// Retrieval: ours, and a random encoder's.
@@ -201,6 +204,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         over_seeds: Vec::new(),
         mean_top1: None,
         action: None,
+        action_of_seeds: Vec::new(),
         results: Vec::new(),
         retrieval: None,
     };
@@ -222,6 +226,11 @@ pub(super) fn run(args: Args) -> Result<()> {
                 output.over_seeds.push(result);
             }
         }
+    }
+    if !output.action_of_seeds.is_empty() {
+        let seeds = &output.action_of_seeds;
+        let mean = seeds.iter().map(|report| report.top1.mean).sum::<f64>() / seeds.len() as f64;
+        println!("{:<24} {mean:>7.3}", format!("action over {} seeds", seeds.len()));
     }
     if sets.len() > 1 && output.action.is_none() && !output.rows.is_empty() {
         let mean = output.rows.iter().map(|row| row.result).sum::<f64>() / output.rows.len() as f64;
@@ -257,7 +266,11 @@ fn one_seed(
     if let ([verb, noun], true) = (&outcomes[..], args.dataset == DatasetName::Epic100) {
         let action = joint::evaluate(&verb.ours, &noun.ours, &Streams::new(seed))?;
         print_action(&action);
-        output.action = Some(action);
+        // The report of the seed that the command was given; those of all seeds beside it.
+        output.action.get_or_insert(action);
+        if args.seeds > 1 {
+            output.action_of_seeds.push(action);
+        }
     }
     Ok(outcomes)
 }
@@ -316,6 +329,7 @@ fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec
         views: config.views,
         crops: config.crops,
         allow_bad: args.allow_bad,
+        allow_partial: args.allow_partial,
         allow_outside: args.allow_outside,
         workers: args.workers,
     };
@@ -324,7 +338,10 @@ fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec
             let message = "--split is for official splits; a manifest has --train-split and --test-split";
             return Err(ConfigError(message.into()).into());
         }
-        let splits = [args.train_split.as_str(), args.test_split.as_str()];
+        let mut splits = [args.train_split.as_str(), args.test_split.as_str()];
+        if !config.protocol.fits() && !has_split(&args.data, args.allow_outside, splits[0])? {
+            splits[0] = splits[1];
+        }
         let data = EvalData::of_manifest(&args.data, splits, &args.label, clip, choices)?;
         if config.protocol.fits() {
             check_disjoint(&data.train, &data.test, splits)?;
@@ -333,6 +350,13 @@ fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec
     };
     let layouts = layouts(dataset, &args.data, args.split, args.allow_partial)?;
     layouts.iter().map(|layout| EvalData::of_layout(layout, clip.clone(), choices)).collect()
+}
+
+/// Whether a manifest has a split of this name, or none at all.
+fn has_split(file: &Path, allow_outside: bool, name: &str) -> Result<bool> {
+    let manifest = load_manifest(file, allow_outside)?;
+    let names = manifest.split_names();
+    Ok(names.is_empty() || names.iter().any(|known| known == name))
 }
 
 fn outcomes(

@@ -94,6 +94,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     // Before a file is begun that no other call could go on with.
     views.validate()?;
     ensure!(!args.out.is_dir(), "{}: is a folder; --out names the file to write", args.out.display());
+    let journal = tgm_eval::store::journal(&args.out);
+    ensure!(
+        journal.exists() || !args.out.exists(),
+        "{}: is there already; delete it, or choose another file with --out",
+        args.out.display()
+    );
     let mut writer = Writer::open(&args.out, about)?;
     let (resumed_at, total) = (writer.done(), data.rows().len());
     let progress = Progress::new("features", total as u64);

@@ -120,8 +120,10 @@ fn start_logging(verbose: u8, format: LogFormat) {
     // As JSON, progress is a message like any other.
     let least = if format == LogFormat::Json { 1 } else { 0 };
     let level = ["warn", "info", "debug"][usize::from(verbose.max(least).min(2))];
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,tgm={level}")));
+    // What FFmpeg has to say names no file; what comes of it is in our own messages.
+    let ffmpeg = ["off", "error", "warn"][usize::from(verbose.min(2))];
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,video={ffmpeg},tgm={level}")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {

@@ -162,7 +162,11 @@ pub(super) fn run(args: Args) -> Result<()> {
         warn_of_builtin(&config);
     }
     let start = if resumed { Start::Resume { allow_changes: args.allow_changes } } else { Start::Fresh };
-    let mut trainer = Trainer::new(config.clone(), run.clone(), start)?.stopped_by(stop);
+    let trainer = Trainer::new(config.clone(), run.clone(), start);
+    if trainer.is_err() && !resumed {
+        run.abandon();
+    }
+    let mut trainer = trainer?.stopped_by(stop);
     write_atomically(&run.config_file(), config.to_toml()?.as_bytes())?;
     say(&trainer.describe());
     if let (Some(processes), Some(address)) = (args.processes, &args.listen) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tgm_train::run_dir::write_atomically;
+use tgm_train::run_dir::{RunDir, write_atomically};
 
 use crate::report;
 
@@ -23,9 +23,23 @@ pub(super) struct Args {
     out: Option<PathBuf>,
 }
 
+/// Of several folders, those with a run: `runs/*` may hold other things. A single one is asked for by name.
+fn runs(folders: Vec<PathBuf>) -> Vec<PathBuf> {
+    let (runs, others): (Vec<_>, Vec<_>) =
+        folders.iter().cloned().partition(|folder| RunDir::at(folder).config_file().is_file());
+    if runs.is_empty() {
+        return folders;
+    }
+    for other in others {
+        tracing::warn!("{}: no run is here (there is no config.toml); left out", other.display());
+    }
+    runs
+}
+
 pub(super) fn run(args: Args) -> Result<()> {
-    let page = report::page(&args.runs)?;
-    let out = args.out.unwrap_or_else(|| args.runs[0].join("report.html"));
+    let runs = runs(args.runs);
+    let page = report::page(&runs)?;
+    let out = args.out.unwrap_or_else(|| runs[0].join("report.html"));
     write_atomically(&out, page.as_bytes())?;
     println!("{}", out.display());
     Ok(())

@@ -67,8 +67,17 @@ pub(super) fn run(args: Args) -> Result<()> {
     if args.seeds == 0 || args.steps == Some(0) || args.train == 0 || args.test == 0 {
         return Err(ConfigError("--seeds, --steps, --train and --test must be at least 1".into()).into());
     }
-    let stop = Stop::on_signals()?;
+    if args.finetune.is_some_and(|epochs| !(epochs > 0.0 && epochs.is_finite())) {
+        return Err(ConfigError("--finetune must be more than 0 epochs".into()).into());
+    }
     let wanted = config::load("reproduce", &args.settings)?;
+    let sets_length = args.settings.iter().any(|setting| setting.trim_start().starts_with("schedule.length"));
+    if args.steps.is_some() && sets_length {
+        return Err(
+            ConfigError("--steps and --set schedule.length say the same: leave one out".into()).into()
+        );
+    }
+    let stop = Stop::on_signals()?;
     let plan = Plan {
         clips: Clips { train: args.train, test: args.test },
         steps: args.steps.unwrap_or(wanted.schedule.length as u64),

@@ -1,6 +1,6 @@
 //! What is evaluated on: train and test clips, their classes, and how clips are made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,6 +51,8 @@ pub struct Choices {
     pub crops: Option<usize>,
     /// Go on past bad test videos.
     pub allow_bad: bool,
+    /// Leave out train videos of an official list that are not there.
+    pub allow_partial: bool,
     /// Accept paths that leave the manifest's folder.
     pub allow_outside: bool,
     /// Threads that decode.
@@ -95,7 +97,10 @@ impl EvalData {
     pub fn of_layout(layout: &Layout, clip: ClipConfig, choices: Choices) -> Result<Self> {
         let spec = layout.dataset.spec();
         let manifest = Arc::new(layout.manifest()?);
-        let [train, test] = [Subset::split(&manifest, spec.train)?, Subset::split(&manifest, spec.test)?];
+        let [mut train, test] = [Subset::split(&manifest, spec.train)?, Subset::split(&manifest, spec.test)?];
+        if choices.allow_partial {
+            train = those_there(&train)?;
+        }
         let both = [&train, &test];
         let nouns: HashMap<&str, u32> =
             (0..).zip(&layout.nouns).map(|(index, name)| (name.as_str(), index)).collect();
@@ -137,6 +142,30 @@ impl EvalData {
     /// When a train video is bad, or a test video unless bad ones are allowed.
     pub fn encode_as(&self, title: &str, encoders: &[&Encoder], readout: Readout) -> Result<[Encoded; 2]> {
         self.encode_parts(title, false, (encoders, readout))
+    }
+
+    /// As [`Self::encode_as`], of the test clips alone: for what learns nothing from the train clips.
+    ///
+    /// # Errors
+    /// When a test video is bad, unless bad ones are allowed.
+    pub fn encode_test(&self, title: &str, encoders: &[&Encoder], readout: Readout) -> Result<Encoded> {
+        let progress = Progress::new(title, self.test.rows().len() as u64);
+        let done = |done| progress.set(done as u64);
+        let test = self.encode_part(&self.test, self.views, self.allow_bad, (encoders, readout), &done)?;
+        progress.finish();
+        Ok(test)
+    }
+
+    /// What the pixel-difference baseline needs of the train clips, without those that cannot be read.
+    ///
+    /// # Errors
+    /// When none can be read.
+    pub fn encode_train_for_baseline(&self, title: &str) -> Result<Encoded> {
+        let progress = Progress::new(title, self.train.rows().len() as u64);
+        let (one, nothing) = (TestViews { views: 1, crops: 1 }, (&[][..], Readout::Pooled(Pooling::Mean)));
+        let train = self.encode_part(&self.train, one, true, nothing, &|done| progress.set(done as u64))?;
+        progress.finish();
+        Ok(train)
     }
 
     /// What the pixel-difference baseline needs of both parts. Train videos that cannot be read are listed in
@@ -199,6 +228,17 @@ impl EvalData {
         let id = |&row: &u32| clip_id(self.train.manifest().row(row as usize).path(), row);
         self.train.rows().iter().filter_map(|row| task.label(&id(row))).collect()
     }
+}
+
+/// The clips whose files are there.
+fn those_there(part: &Subset) -> Result<Subset> {
+    let missing: BTreeSet<u32> = part.manifest().missing_files(part.rows()).into_iter().collect();
+    if missing.is_empty() {
+        return Ok(part.clone());
+    }
+    tracing::warn!("{} of {} train videos are not there and left out", missing.len(), part.rows().len());
+    let rows = part.rows().iter().copied().filter(|row| !missing.contains(row)).collect();
+    Ok(Subset::new(part.manifest().clone(), rows)?)
 }
 
 /// Adds which clips these are: files, labels and cuts.

@@ -119,11 +119,12 @@ pub fn zero_shot(
     templates: &[String],
     seed: u64,
 ) -> Result<Vec<Outcome>> {
-    let [train, test] =
-        data.encode_as("features", &[trained, random], Readout::Pooled(side.trained.head.pooling()))?;
+    let readout = Readout::Pooled(side.trained.head.pooling());
+    let test = data.encode_test("features", &[trained, random], readout)?;
     let streams = Streams::new(seed);
     // Without splits there is nothing to fit the baseline on.
     let has_train = data.train.rows() != data.test.rows();
+    let train = has_train.then(|| data.encode_train_for_baseline("baseline")).transpose()?;
     let outcome = |task: &Task| -> Result<Outcome> {
         let classes = side.classes(&task.classes, templates)?;
         let dim = classes.len() / task.classes.len();
@@ -146,7 +147,10 @@ pub fn zero_shot(
             task: task.clone(),
             ours: one(&side.trained, &test.features[0])?,
             random: Some(one(&side.random, &test.features[1])?),
-            motion: has_train.then(|| motion_baseline([&train, &test], task, &streams)).transpose()?,
+            motion: train
+                .as_ref()
+                .map(|train| motion_baseline([train, &test], task, &streams))
+                .transpose()?,
         })
     };
     data.tasks.iter().map(outcome).collect()
@@ -177,8 +181,8 @@ pub fn retrieve(
     }
     let sentences = side.sentences(&texts)?;
     let dim = sentences.len() / texts.len();
-    let [_, test] =
-        data.encode_as("features", &[trained, random], Readout::Pooled(side.trained.head.pooling()))?;
+    let readout = Readout::Pooled(side.trained.head.pooling());
+    let test = data.encode_test("features", &[trained, random], readout)?;
     ensure!(test.bad.is_empty(), "retrieval ranks every test clip: {} could not be read", test.bad.len());
     let one = |head: &Head, features: &Features| -> Result<retrieval::Report> {
         let clips = mean_of_views(features.ids(), &head.clips(features)?, dim);

@@ -35,7 +35,7 @@ struct Difference {
 /// The page about these runs, as HTML.
 ///
 /// # Errors
-/// When a folder holds no run.
+/// When there is no folder, or a run cannot be read.
 pub fn page(folders: &[PathBuf]) -> Result<String> {
     if folders.is_empty() {
         bail!("a report needs at least one run");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Sample, Subset};
-use tgm_eval::baseline::{thumbnail_motion, thumbnail_still};
+use tgm_eval::baseline::{thumbnail_motion, thumbnail_still, with_direction};
 use tgm_eval::pass::clip_id;
 use tgm_eval::{Features, Protocol, bootstrap, evaluate, knn};
 use tgm_random::Streams;
@@ -52,9 +52,7 @@ fn features(samples: &[Sample], classes: usize, describe: Describe) -> Result<Fe
         let clip = &sample.clip;
         let row = describe(clip.data(), [clip.frames(), clip.height(), clip.width()])?;
         dim = row.len();
-        // A clip without any motion has no direction for the cosine: a constant says the same of all such clips.
-        let flat = row.iter().all(|&value| value == 0.0);
-        data.extend(row.into_iter().map(|value| if flat { 1.0 } else { value }));
+        data.extend(with_direction(row));
         labels.push(sample.label.with_context(|| format!("{} has no label", sample.path))?);
         ids.push(clip_id(&sample.path, sample.row));
     }

@@ -106,11 +106,28 @@ fn publish(out: &Path, summaries: Vec<Summary>, how: String, mut record: Record)
     write_atomically(&out.join("tables.json"), serde_json::to_string_pretty(&summaries)?.as_bytes())?;
     write_atomically(&page, write::page(&summaries, &how).as_bytes())?;
     let file = out.join(record::FILE);
-    if let Ok(earlier) = Record::read(&file) {
-        record.add(earlier);
+    if file.exists() {
+        match Record::read(&file) {
+            Ok(earlier) if earlier.is_like(&record) => record.add(earlier),
+            _ => set_aside(&file)?,
+        }
     }
     write_atomically(&file, (serde_json::to_string(&record)? + "\n").as_bytes())?;
     Ok(Reproduction { summaries, how, markdown, page })
+}
+
+/// Renames a file of runs that cannot stand beside those of this call: other fine-tuning, or not readable. They may be nowhere else.
+fn set_aside(file: &Path) -> Result<()> {
+    let free =
+        (1..).map(|number| file.with_extension(format!("before-{number}.json"))).find(|path| !path.exists());
+    let Some(other) = free else { return Ok(()) };
+    std::fs::rename(file, &other).with_context(|| format!("cannot rename {}", file.display()))?;
+    say(&format!(
+        "{} holds runs with other fine-tuning, or none that can be read: kept as {}",
+        file.display(),
+        other.display()
+    ));
+    Ok(())
 }
 
 /// Waits until no other process writes what the processes of a folder share; the next one waits until this is dropped.
@@ -250,4 +267,25 @@ fn describe(order: &Order, plan: &Plan, arms: usize, unfinished: usize) -> Strin
          95 % interval over seeds and test clips; the paper's numbers are of a ViT-B on real videos and compare in order \
          only.{missing}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They were overwritten, and were nowhere else when they had come by `--known`.
+    #[test]
+    fn runs_with_other_fine_tuning_are_kept_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = Plan { clips: Clips { train: 1, test: 1 }, steps: 1, settings: Vec::new() };
+        let record =
+            |finetune| Record { plan: plan.clone(), finetune, baselines: BTreeMap::new(), runs: Vec::new() };
+        let file = dir.path().join(record::FILE);
+        for finetune in [None, Some(20.0), None] {
+            publish(dir.path(), Vec::new(), String::new(), record(finetune)).unwrap();
+            assert_eq!(Record::read(&file).unwrap(), record(finetune));
+        }
+        let kept = |number| Record::read(&dir.path().join(format!("runs.before-{number}.json"))).unwrap();
+        assert_eq!((kept(1), kept(2)), (record(None), record(Some(20.0))));
+    }
 }

@@ -54,11 +54,13 @@ impl Record {
         Ok(())
     }
 
-    /// Adds what another record of the same plan and fine-tuning has beyond this one.
+    /// Whether another record has the same plan and fine-tuning.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&other.plan, other.finetune) == (&self.plan, self.finetune)
+    }
+
+    /// Adds what another record that [`is_like`](Self::is_like) this one has beyond it.
     pub fn add(&mut self, other: Self) {
-        if (&other.plan, other.finetune) != (&self.plan, self.finetune) {
-            return;
-        }
         for run in other.runs {
             if self.runs.iter().all(|known| (known.seed, &known.arm) != (run.seed, &run.arm)) {
                 self.runs.push(run);

@@ -173,9 +173,10 @@ impl Bench {
 
     /// The configuration of a run, with its world rendered and its score maps made.
     fn config(&self, arm: &Arm, seed: u64) -> Result<Config> {
-        let length =
-            [format!("schedule.length={}", self.steps), format!("schedule.warmup={}", self.steps / 10)];
-        let settings = [&length[..], &self.settings, &arm.settings].concat();
+        let warmup = [format!("schedule.warmup={}", self.steps / 10)];
+        // Of the plan: a budget may have shortened it.
+        let length = [format!("schedule.length={}", self.steps)];
+        let settings = [&warmup[..], &self.settings, &length, &arm.settings].concat();
         let mut config = config::load("reproduce", &settings)?;
         let folder = self.out.join("worlds").join(arm.world.folder());
         // Whoever comes first renders and scores; others wait.

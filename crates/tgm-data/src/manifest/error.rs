@@ -9,7 +9,7 @@ use crate::archive::ArchiveError;
 #[non_exhaustive]
 pub enum ManifestError {
     /// A folder or archives were given instead of a manifest, and there is no video in them.
-    #[error("{}: no videos in there; give a manifest, or a folder or tar archives with videos", folder.display())]
+    #[error("{}: no videos in there ({}); give a manifest, or a folder or tar archives with videos", folder.display(), super::folder::endings())]
     NoVideos {
         /// The folder, or the pattern of the archives.
         folder: PathBuf,
@@ -107,7 +107,7 @@ pub enum ManifestError {
     },
     /// A path is absolute or climbs out of the manifest's folder, and the options do not allow that.
     #[error(
-        "{}:{line}: the path `{value}` leaves the manifest's folder; accept such paths with --allow-outside (`ManifestOptions::allow_outside`)",
+        "{}:{line}: the path `{value}` leaves the manifest's folder; accept such paths with --allow-outside",
         file.display()
     )]
     PathOutside {

@@ -8,8 +8,15 @@ use super::ManifestError;
 use crate::archive::is_archive;
 
 /// Endings of the files that count as videos.
-const VIDEOS: [&str; 14] =
-    ["3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv"];
+const VIDEOS: [&str; 19] = [
+    "3gp", "asf", "avi", "divx", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv",
+    "qt", "ts", "vob", "webm", "wmv",
+];
+
+/// The endings, for a person.
+pub(super) fn endings() -> String {
+    VIDEOS.map(|ending| format!(".{ending}")).join(" ")
+}
 
 /// What a folder holds. Paths are relative to it, with `/` between the parts.
 pub(super) enum Found {

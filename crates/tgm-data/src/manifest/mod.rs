@@ -13,7 +13,7 @@
 //!
 //! Other columns are kept, see [`Manifest::other_columns`].
 //!
-//! A folder may stand in for a manifest: its rows are the videos below it in the order of their paths, and the lines of a
+//! A folder that holds a file `manifest.csv` stands for that. Any other may stand in for a manifest: its rows are the videos below it in the order of their paths, and the lines of a
 //! text file beside a video, of the same name, are the video's captions.
 //!
 //! So may tar archives in WebDataset's layout: one (`clips.tar`), several (`clips-{000..012}.tar`), or a folder of them. `KEY.mp4`
@@ -40,6 +40,9 @@ pub use classes::Classes;
 use column::{CategoryColumn, TextColumn};
 pub use error::ManifestError;
 pub use folder::is_video;
+
+/// The manifest of a folder, where there is one: what `tgm data synth` and `tgm data transcode` write.
+const WITHIN: &str = "manifest.csv";
 use places::Places;
 use tgm_video::VideoFile;
 pub use write::{Record, write_manifest};
@@ -75,7 +78,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a manifest whose paths stay inside its folder, or the videos of a folder or of tar archives.
+    /// Reads a manifest whose paths stay inside its folder, or that of a folder, or the videos of a folder or of tar archives.
     ///
     /// # Errors
     /// [`ManifestError`] for anything that is wrong with the file or one of its rows. Whether the videos exist

@@ -13,7 +13,8 @@ use crate::archive::Shards;
 
 pub(super) fn manifest(file: &Path, options: &ManifestOptions) -> Result<Manifest, ManifestError> {
     if file.is_dir() {
-        return videos(file, options);
+        let within = file.join(super::WITHIN);
+        return if within.is_file() { manifest(&within, options) } else { videos(file, options) };
     }
     if let Some(shards) = Shards::of(file)? {
         return members(file, &shards, options);
@@ -33,13 +34,14 @@ pub(super) fn content(
     let mut input = BufReader::with_capacity(1 << 18, content);
     let head = input.fill_buf().map_err(unreadable)?;
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let crlf = head.iter().position(|&byte| byte == b'\n').is_some_and(|end| head[..end].ends_with(b"\r"));
     let json = head.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
 
     let mut table = Table::new(file, options);
     if json {
         table.read_json_lines(input)?
     } else {
-        table.read_csv(input)?
+        table.read_csv(input, crlf)?
     }
     table.finish(root)
 }
@@ -93,7 +95,10 @@ pub(super) fn from_records<'a>(
 }
 
 impl Table<'_> {
-    fn read_csv(&mut self, input: impl Read) -> Result<(), ManifestError> {
+    /// `crlf`: lines end as on Windows.
+    fn read_csv(&mut self, input: impl Read, crlf: bool) -> Result<(), ManifestError> {
+        // The reader then says where a row begins before it has taken the last byte of the line before.
+        let behind = u64::from(crlf);
         let mut reader = csv::ReaderBuilder::new().from_reader(input);
         let header = reader.headers().map_err(|error| self.csv_error(error))?.clone();
         for name in header.iter().map(str::trim) {
@@ -109,7 +114,7 @@ impl Table<'_> {
         self.require_path()?;
         let mut record = csv::StringRecord::new();
         while reader.read_record(&mut record).map_err(|error| self.csv_error(error))? {
-            let line = record.position().map_or(0, csv::Position::line);
+            let line = record.position().map_or(0, csv::Position::line) + behind;
             for (column, value) in record.iter().enumerate() {
                 self.push(column, value, line)?;
             }

@@ -69,7 +69,9 @@ impl Length {
     pub fn of(settings: &Settings, videos: usize) -> Self {
         let batch = settings.batch.min(videos).max(1);
         let steps = |epochs: f64| (epochs * videos as f64 / batch as f64).ceil() as u64;
-        Self { total: steps(settings.epochs).max(1), warmup: steps(settings.warmup_epochs), batch }
+        let total = steps(settings.epochs).max(1);
+        // Rounded up, both: a training that is all warm-up, from 0 on, would learn nothing in its only step.
+        Self { total, warmup: steps(settings.warmup_epochs).min(total - 1), batch }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::state::{STATE, check, read};
+use super::state::{STATE, Score, check, read};
 
 /// Which checkpoints stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +81,18 @@ pub fn set_aside_after(folder: &Path, good: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the checkpoints that need not stay, and points `best` at the one with the highest score. That of `written`, the
-/// step that was just saved, stays whatever else is there.
+/// Deletes the checkpoints that need not stay, and points `best` at the one with the highest score, among those that were
+/// measured as the newest was. That of `written`, the step that was just saved, stays whatever else is there.
 ///
 /// # Errors
 /// When one cannot be deleted.
 pub fn prune(folder: &Path, keep: Keep, written: u64) -> Result<()> {
     let (all, written) = (list(folder)?, of_step(folder, written));
-    let mut scored: Vec<(f64, &PathBuf)> =
-        all.iter().filter_map(|path| Some((read(path).ok()?.score?.value, path))).collect();
+    let scores: Vec<(Score, &PathBuf)> =
+        all.iter().filter_map(|path| Some((read(path).ok()?.score?, path))).collect();
+    let measured = scores.last().map(|(score, _)| score.name.clone());
+    let alike = scores.into_iter().filter(|(score, _)| Some(&score.name) == measured.as_ref());
+    let mut scored: Vec<(f64, &PathBuf)> = alike.map(|(score, path)| (score.value, path)).collect();
     // Of equals the later one: it has learnt longer.
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(a.1)));
     let best: Vec<&PathBuf> = scored.iter().take(keep.best).map(|(_, path)| *path).collect();
@@ -148,9 +151,13 @@ mod tests {
 
     /// A folder that looks like a checkpoint with a score.
     fn checkpoint(folder: &Path, step: u64, score: Option<f64>) {
+        measured(folder, step, "knn", score);
+    }
+
+    fn measured(folder: &Path, step: u64, name: &str, score: Option<f64>) {
         let path = of_step(folder, step);
         fs::create_dir(&path).unwrap();
-        let score = score.map(|value| serde_json::json!({"name": "knn", "value": value}));
+        let score = score.map(|value| serde_json::json!({"name": name, "value": value}));
         let state = serde_json::json!({
             "step": step, "skipped": 0, "skipped_in_a_row": 0, "score": score,
             "data": {"rows": 1, "crc32": 0}, "version": "0", "files": {}
@@ -173,6 +180,17 @@ mod tests {
         assert_eq!(fs::read_link(dir.path().join("best")).unwrap(), Path::new("step-00000002"));
         prune(dir.path(), Keep { last: 1, best: 0 }, 5).unwrap();
         assert_eq!(steps(dir.path()), [5]);
+    }
+
+    /// As when a run goes on with `output.probe_every = 0`.
+    #[test]
+    fn the_best_is_one_of_those_that_were_measured_as_the_newest_was() {
+        let dir = tempfile::tempdir().unwrap();
+        measured(dir.path(), 1, "knn", Some(0.1));
+        measured(dir.path(), 2, "-masked loss", Some(-3.0));
+        measured(dir.path(), 3, "-masked loss", Some(-9.0));
+        prune(dir.path(), Keep { last: 1, best: 1 }, 3).unwrap();
+        assert_eq!(steps(dir.path()), [2, 3]);
     }
 
     /// One that could not be renamed is still listed.

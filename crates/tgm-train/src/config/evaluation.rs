@@ -167,7 +167,7 @@ impl EvalConfig {
     /// With settings `key=value`, whose keys are those of the protocol's own section, or whole ones (`finetune.epochs`).
     ///
     /// # Errors
-    /// [`ConfigError`] naming the key, and the nearest one that exists.
+    /// [`ConfigError`] naming the key, and the nearest one that exists, or that the protocol does not read it.
     pub fn with(&self, settings: &[String]) -> Result<Self, ConfigError> {
         let mut table = table_of(self)?;
         let whole = |key: &str| {
@@ -179,7 +179,22 @@ impl EvalConfig {
         };
         let check = |setting: &str, table| checked(&format!("--set {setting}"), table);
         apply(&mut table, settings, "epochs=10", whole, check)?;
-        checked("--set", table)
+        let changed = checked("--set", table)?;
+        let read = changed.effective().map_err(|error| ConfigError(error.to_string()))?;
+        let first = |setting: &str| {
+            let key = whole(setting.split('=').next().unwrap_or_default().trim());
+            key.split('.').next().unwrap_or_default().to_owned()
+        };
+        // Whoever sets it expects that something comes of it.
+        match settings.iter().find(|setting| !read.contains_key(&first(setting))) {
+            Some(idle) => {
+                let (protocol, key) = (changed.protocol.title(), first(idle));
+                Err(ConfigError(format!(
+                    "--set {idle}: `{key}` does nothing for this {protocol}; leave it out"
+                )))
+            }
+            None => Ok(changed),
+        }
     }
 
     /// The settings of fine-tuning or of the attentive probe, for an encoder of so many heads; none for other protocols.
@@ -297,6 +312,21 @@ mod tests {
         assert_eq!(changed.finetune, config.finetune);
         let linear = EvalConfig::of(ProtocolName::Linear).with(&["base_lr=[0.1]".into()]).unwrap();
         assert_eq!(linear.sgd.base_lr, [0.1]);
+    }
+
+    #[test]
+    fn what_the_protocol_does_not_read_is_refused() {
+        for (protocol, setting) in [
+            (ProtocolName::Knn, "sgd.epochs=3"),
+            (ProtocolName::Linear, "k=3"),
+            (ProtocolName::Linear, "adamw.epochs=10"),
+            (ProtocolName::Attentive, "finetune.epochs=1"),
+        ] {
+            let error = EvalConfig::of(protocol).with(&[setting.into()]).unwrap_err().to_string();
+            assert!(error.contains(setting) && error.contains("does nothing"), "{error}");
+        }
+        let adamw = ["recipe='adamw'", "adamw.epochs=10"].map(String::from);
+        assert_eq!(EvalConfig::of(ProtocolName::Linear).with(&adamw).unwrap().adamw.epochs, 10);
     }
 
     #[test]

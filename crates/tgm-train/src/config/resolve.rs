@@ -99,7 +99,8 @@ impl Plan {
         }
         check_target(config)?;
         let schedule = &config.schedule;
-        if schedule.base_lr < schedule.min_lr || schedule.min_lr < 0.0 || !schedule.base_lr.is_finite() {
+        // No comparison holds for NaN.
+        if !(0.0..=schedule.base_lr).contains(&schedule.min_lr) || !schedule.base_lr.is_finite() {
             let (base, min) = (schedule.base_lr, schedule.min_lr);
             return bad(format!(
                 "schedule.base_lr = {base} and schedule.min_lr = {min}: 0 ≤ min_lr ≤ base_lr"

@@ -147,11 +147,25 @@ pub fn write(
     grads: &Gradients,
     before: &Snapshot<'_>,
 ) -> Result<PathBuf> {
-    let step = before.position.step + 1;
-    let place = folder.join(format!("step-{step:08}"));
-    fs::create_dir_all(&place).with_context(|| format!("cannot make the folder {}", place.display()))?;
+    let place = folder.join(format!("step-{:08}", before.position.step + 1));
+    let written = write_into(&place, batch, losses, grads, before);
+    if written.is_err() {
+        // Half of it only takes room.
+        let _ = fs::remove_dir_all(&place);
+    }
+    written.map(|()| place)
+}
+
+fn write_into(
+    place: &Path,
+    batch: &GlobalBatch,
+    losses: &Losses,
+    grads: &Gradients,
+    before: &Snapshot<'_>,
+) -> Result<()> {
+    fs::create_dir_all(place).with_context(|| format!("cannot make the folder {}", place.display()))?;
     let fault = Fault {
-        step,
+        step: before.position.step + 1,
         version: env!("CARGO_PKG_VERSION").into(),
         measured: Measured::new(losses, before.config.contrastive.weight, before.params, grads)?,
         clips: batch.clips.clone(),
@@ -161,10 +175,9 @@ pub fn write(
     let tensors = place.join(BATCH);
     candle_core::safetensors::save(&tensors_of(batch), &tensors)
         .with_context(|| format!("cannot write {}", tensors.display()))?;
-    draw(&place, batch, before)?;
+    draw(place, batch, before)?;
     let text = serde_json::to_string_pretty(&fault)?;
-    crate::run_dir::write_atomically(&place.join(REPORT), text.as_bytes())?;
-    Ok(place)
+    crate::run_dir::write_atomically(&place.join(REPORT), text.as_bytes())
 }
 
 fn tensors_of(batch: &GlobalBatch) -> HashMap<String, Tensor> {

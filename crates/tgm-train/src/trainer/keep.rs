@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tgm_data::loader::TrainLoader;
 use tgm_random::Streams;
 
@@ -13,13 +13,18 @@ use crate::checkpoint::{self, Keep, Score, Snapshot};
 use crate::pictures;
 use crate::watch::Watch;
 
+/// Whether something that is done every so many steps is done after this one.
+fn due(every: u64, step: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
 impl Trainer {
     /// Saves, probes and pictures, each when it is due. The save comes first: whatever befalls the rest, the steps are kept.
     pub(super) fn keep(&mut self, watch: &mut Watch, stop: u64) -> Result<()> {
         let (step, output) = (self.learner.position.step, &self.learner.config.output);
-        let due = |every: u64| every > 0 && step.is_multiple_of(every);
-        let (save, picture) = (step == stop || due(output.checkpoint_every), due(output.pictures_every));
-        let probe = due(output.probe_every) || (output.probe_every > 0 && step == stop);
+        let (save, picture) =
+            (step == stop || due(output.checkpoint_every, step), due(output.pictures_every, step));
+        let probe = self.probe_is_due();
         if save {
             self.learner.check_weights()?;
         }
@@ -38,11 +43,34 @@ impl Trainer {
         Ok(())
     }
 
+    /// Whether the encoder is probed after this step.
+    fn probe_is_due(&self) -> bool {
+        let (every, step) = (self.learner.config.output.probe_every, self.learner.position.step);
+        due(every, step) || (every > 0 && step == self.learner.plan.length.stop)
+    }
+
+    /// Makes the probe of the checkpoint that the run goes on from, if it was killed before that was made.
+    pub(super) fn make_up_probe(&mut self) -> Result<()> {
+        let step = self.learner.position.step;
+        let place = checkpoint::of_step(&self.run.checkpoints(), step);
+        if step == 0 || !self.probe_is_due() || checkpoint::read(&place)?.score.is_some() {
+            return Ok(());
+        }
+        let mut watch = Watch::open(&self.run, &self.learner.config, step, self.learner.plan.length.stop)?;
+        self.rate(&place, &mut watch)?;
+        watch.finish();
+        Ok(())
+    }
+
     /// Probes the checkpoint that was just saved. What the probe lacks, such as a labelled video that cannot be read, must not
     /// end a training that goes on without it.
     fn rate(&mut self, place: &Path, watch: &mut Watch) -> Result<()> {
         let Some(probe) = &mut self.probe else { return Ok(()) };
         let step = self.learner.position.step;
+        if place != checkpoint::of_step(&self.run.checkpoints(), step) {
+            // This step was not saved: its weights are not finite.
+            return Ok(());
+        }
         let line = match probe.run(step, self.learner.joint.mae.encoder(), &self.learner.plan.model) {
             Ok(line) => line,
             Err(error) => {
@@ -51,15 +79,18 @@ impl Trainer {
             }
         };
         checkpoint::rate(place, Score { name: line.name.clone(), value: line.result })?;
-        self.prune()?;
+        self.prune();
         watch.probe(&line)
     }
 
     /// Deletes the checkpoints that need not stay beside the one of this step.
-    fn prune(&self) -> Result<()> {
+    /// One that cannot be deleted, as somebody may have a file of it open on a network drive, ends no training.
+    fn prune(&self) {
         let output = &self.learner.config.output;
         let keep = Keep { last: output.keep, best: output.keep_best };
-        checkpoint::prune(&self.run.checkpoints(), keep, self.learner.position.step)
+        if let Err(error) = checkpoint::prune(&self.run.checkpoints(), keep, self.learner.position.step) {
+            tracing::warn!("{error:#}; the run goes on");
+        }
     }
 
     pub(super) fn snapshot<'a>(&'a self, score: Option<&'a Score>) -> Snapshot<'a> {
@@ -74,18 +105,29 @@ impl Trainer {
         }
     }
 
-    /// Saves this step, unless it is saved already.
+    /// Saves this step, unless it is saved already, or its weights are no longer finite: then the newest checkpoint stays the one to go
+    /// on from.
     pub(super) fn save(&mut self, score: Option<Score>) -> Result<PathBuf> {
         let folder = self.run.checkpoints();
         let step = self.learner.position.step;
         if self.saved == Some(step) {
             return Ok(checkpoint::of_step(&folder, step));
         }
+        if !self.learner.weights_are_finite()? {
+            let newest = checkpoint::newest(&folder)?;
+            let newest = newest
+                .context("the weights are no longer finite, and there is no checkpoint to go back to")?;
+            tracing::warn!(
+                "step {step} is not saved, its weights are not finite: {} stays the newest",
+                newest.display()
+            );
+            return Ok(newest);
+        }
         let place = checkpoint::save(&folder, &self.snapshot(score.as_ref()))?;
-        self.prune()?;
         tracing::info!("saved {}", place.display());
         self.saved = Some(step);
         self.progress_made = Average::default();
+        self.prune();
         Ok(place)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use tgm_data::loader::{Batches, Sample, Subset, TrainLoader};
 use tgm_group::Group;
@@ -194,6 +194,16 @@ impl Learner {
         Ok(())
     }
 
+    /// Whether every weight is a number.
+    pub fn weights_are_finite(&self) -> Result<bool> {
+        for (_, var) in self.params.iter() {
+            if !var.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Gives every process the weights, moments and position of the first.
     pub fn share_state(&mut self) -> Result<()> {
         let first = self.group.rank() == 0;
@@ -245,8 +255,7 @@ impl Learner {
         }
         let all = self.group.all_gather(&crc.finalize().to_le_bytes())?;
         if let Some(other) = all.iter().position(|sum| *sum != all[0]) {
-            ensure!(
-                false,
+            bail!(
                 "after step {} process {other} has other weights than the first: all machines must have the same kind of processor",
                 self.position.step
             );

@@ -53,6 +53,8 @@ pub struct Trainer {
     probe: Option<PeriodicProbe>,
     progress_made: Average,
     saved: Option<u64>,
+    /// From a checkpoint.
+    resumed: bool,
     drawn: Vec<PathBuf>,
     peak_flops: f64,
 }
@@ -88,6 +90,7 @@ impl Trainer {
             leave: false,
             progress_made: Average::default(),
             saved: None,
+            resumed: false,
             drawn: Vec::new(),
             peak_flops: peak_flops(config.train.compute().precision),
             run,
@@ -135,6 +138,11 @@ impl Trainer {
         checkpoint::set_aside_after(&folder, &newest)?;
         self.saved = Some(state.position.step);
         self.learner.position = state.position;
+        if allow_changes {
+            // What was wrong has been changed: the steps before do not count against it.
+            self.learner.position.skipped_in_a_row = 0;
+        }
+        self.resumed = true;
         Ok(())
     }
 
@@ -231,6 +239,9 @@ impl Trainer {
     pub fn run(&mut self) -> Result<Outcome> {
         let stop = self.learner.plan.length.stop;
         let mut losses = None;
+        if self.resumed {
+            self.make_up_probe()?;
+        }
         if self.learner.position.step < stop {
             losses = self.train(stop)?;
         }
@@ -287,8 +298,10 @@ impl Trainer {
                 Err(error) if self.learner.position.step == step => return Err(error),
                 Err(error) => {
                     // The weights are those of a whole step: what was learnt since the last checkpoint is kept.
+                    let here = checkpoint::of_step(&self.run.checkpoints(), self.learner.position.step);
                     let saved = match self.save(None) {
-                        Ok(place) => format!("saved in {}", place.display()),
+                        Ok(place) if place == here => format!("saved in {}", place.display()),
+                        Ok(place) => format!("and not saved, the newest checkpoint is {}", place.display()),
                         Err(error) => format!("and could not be saved ({error:#})"),
                     };
                     return Err(error.context(format!(

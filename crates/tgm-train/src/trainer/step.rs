@@ -72,6 +72,12 @@ impl Trainer {
             watch.line(&format!("skipped: {what} ({row} in a row, the run stops after {limit})"));
             return Ok(());
         }
+        // First, because what is written down may be large.
+        if self.learner.position.step > 0
+            && let Err(error) = self.save(None)
+        {
+            tracing::warn!("{error:#}");
+        }
         let folder = self.write_down(batch, stepped)?;
         bail!(
             "{what}, as for {limit} steps before (train.max_skipped); what it was computed from is in {folder}: look at it with \
