@@ -107,7 +107,7 @@ pub enum ManifestError {
     },
     /// A path is absolute or climbs out of the manifest's folder, and the options do not allow that.
     #[error(
-        "{}:{line}: the path `{value}` leaves the manifest's folder; accept such paths with --allow-outside",
+        "{}:{line}: the path `{value}` leaves the manifest's folder; accept such paths with --allow-outside (`ManifestOptions::allow_outside`)",
         file.display()
     )]
     PathOutside {

@@ -159,7 +159,7 @@ pub enum TextView {
     #[default]
     Crop,
     /// The whole frame, whose map is seen through the crop: what a cache holds, so that a cache changes the speed and
-    /// nothing else.
+    /// nothing else. (Frames are handed over at `clip.size`: with clips smaller than CLIP's pictures a cache sees more.)
     Frame,
 }
 
