@@ -15,7 +15,7 @@ use crate::step::Losses;
 use crate::watch::Watch;
 
 impl Trainer {
-    /// Clips, masks, gradient, update; or, when a number is not finite, none. Returns whether a process was asked to stop.
+    /// Gradient and update of a batch, and its line of metrics; when a number is not finite, the update is left out.
     pub(super) fn one_step(
         &mut self,
         batch: &ClipBatch,
