@@ -348,3 +348,17 @@ fn a_million_rows_load_in_seconds_and_little_memory() {
         assert!(after - before < 300.0, "{} MB", after - before);
     }
 }
+
+/// Videos below the new manifest were written as absolute paths, which no other command reads, where its folder had `..` in it.
+#[test]
+fn a_row_keeps_its_relative_path_however_the_folder_is_spelt() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("clips")).unwrap();
+    let file = dir.path().join("clips/m.csv");
+    std::fs::write(&file, "path\na.mp4\n").unwrap();
+    let manifest = Manifest::load(&file).unwrap();
+    let path = |out: &str| manifest.row(0).record(&dir.path().join(out)).unwrap().path.into_owned();
+    assert_eq!(path("clips/../clips/new.csv"), "a.mp4");
+    assert_eq!(path("clips/../new.csv"), "clips/a.mp4");
+    assert_eq!(path("new.csv"), "clips/a.mp4");
+}

@@ -35,6 +35,19 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// As the interval of a share of right answers among so many clips. Where all or none are right every resample is alike, and the bootstrap
+    /// would be certain: the other end is then the exact one of Clopper and Pearson (1934).
+    #[must_use]
+    pub fn of_share(self, clips: usize, level: f64) -> Self {
+        // The share at which an answer of this kind to all clips has the probability of the tail.
+        let certain = ((1.0 - level) / 2.0).powf(1.0 / clips as f64);
+        match self {
+            Self { low, .. } if low >= 1.0 => Self { low: certain, ..self },
+            Self { high, .. } if high <= 0.0 => Self { high: 1.0 - certain, ..self },
+            between => between,
+        }
+    }
+
     /// Whether 0 lies outside: for a [`difference`], whether the two are told apart.
     pub fn excludes_zero(&self) -> bool {
         self.low > 0.0 || self.high < 0.0
@@ -162,6 +175,20 @@ mod tests {
         let step = 0.02 + 1e-9; // one clip of 50: a sampled quantile may fall one step aside
         assert!((interval.low - binomial_quantile(50, 0.76, 0.025)).abs() <= step, "{interval:?}");
         assert!((interval.high - binomial_quantile(50, 0.76, 0.975)).abs() <= step, "{interval:?}");
+    }
+
+    /// 0 of 12 right was reported as 0.000 – 0.000.
+    #[test]
+    fn all_right_or_all_wrong_is_not_certainty() {
+        let of = |right, wrong| {
+            let interval = mean(&hits(right, wrong), Settings::default(), &mut rng(1)).unwrap();
+            interval.of_share(right + wrong, 0.95)
+        };
+        // R: binom.test(0, 12) and binom.test(240, 240).
+        assert!((of(0, 12).high - 0.2646).abs() < 1e-4 && of(0, 12).low == 0.0);
+        assert!((of(240, 0).low - 0.9847).abs() < 1e-4 && of(240, 0).high == 1.0);
+        let between = mean(&hits(38, 12), Settings::default(), &mut rng(1)).unwrap();
+        assert_eq!(of(38, 12), between);
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub fn evaluate(verb: &Evaluation, noun: &Evaluation, streams: &Streams) -> Resu
     let five = hits(5);
     let mut stream = streams.stream("bootstrap", 0, 0);
     Ok(Report {
-        top1: bootstrap::mean(&hits(1), verb.report.interval, &mut stream)?,
+        top1: bootstrap::mean(&hits(1), verb.report.interval, &mut stream)?
+            .of_share(five.len(), verb.report.interval.level),
         top5: five.iter().sum::<f64>() / five.len() as f64,
     })
 }

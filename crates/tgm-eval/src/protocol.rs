@@ -178,7 +178,8 @@ pub fn judge(views: &Answers, protocol: ProtocolReport, bench: &Bench<'_>) -> Re
         train_clips: bench.train_labels.len(),
         test_clips: labels.len(),
         classes,
-        top1: bootstrap::mean(&hits(&answers, bench.skipped, 1)?, bench.interval, &mut stream)?,
+        top1: bootstrap::mean(&hits(&answers, bench.skipped, 1)?, bench.interval, &mut stream)?
+            .of_share(labels.len(), bench.interval.level),
         top5: match classes {
             ..6 => None,
             _ => Some(mean(&hits(&answers, bench.skipped, 5)?)),

@@ -163,10 +163,14 @@ impl OverSeeds {
         let ours = outcomes.iter().map(|outcome| Ok(outcome.ours.hits()?)).collect::<Result<Vec<_>>>()?;
         let random = outcomes.iter().filter_map(|outcome| outcome.random.as_ref());
         let random = random.map(|random| Ok(random.hits()?)).collect::<Result<Vec<_>>>()?;
+        let settings = bootstrap::Settings::default();
         let interval = |runs: &[Vec<f64>]| {
             let mut rng = Streams::new(0).stream("bootstrap", 0, 0);
-            bootstrap::over_runs(runs, bootstrap::Settings::default(), &mut rng)
+            bootstrap::over_runs(runs, settings, &mut rng)
         };
+        let clips = ours.first().map_or(0, Vec::len);
+        let share =
+            |runs: &[Vec<f64>]| Ok::<_, tgm_eval::Error>(interval(runs)?.of_share(clips, settings.level));
         let difference = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a - b).collect();
         let gains: Vec<Vec<f64>> = ours.iter().zip(&random).map(difference).collect();
         let compared = random.len() == ours.len();
@@ -174,8 +178,8 @@ impl OverSeeds {
             data: data.to_owned(),
             task: outcomes.first().map_or_else(String::new, |outcome| outcome.task.name.clone()),
             seeds: outcomes.len(),
-            top1: interval(&ours)?,
-            random_encoder: compared.then(|| interval(&random)).transpose()?,
+            top1: share(&ours)?,
+            random_encoder: compared.then(|| share(&random)).transpose()?,
             gain: compared.then(|| interval(&gains)).transpose()?,
         })
     }

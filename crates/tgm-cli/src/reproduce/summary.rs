@@ -75,7 +75,7 @@ pub fn summarise(
             seeds: runs.iter().map(|run| run.seed).collect(),
             masked_loss: mean(runs.iter().filter_map(|run| run.masked_loss)),
             contrastive: mean(runs.iter().filter_map(|run| run.contrastive)),
-            top1: intervals(&runs.iter().map(|run| run.probes.clone()).collect::<Vec<_>>())?,
+            top1: shares(&runs.iter().map(|run| run.probes.clone()).collect::<Vec<_>>())?,
             gain: intervals(&differences(&runs, &others))?,
             paper: line.paper,
         });
@@ -91,7 +91,7 @@ fn baseline(world: World, probe: &Probe) -> Result<Row> {
         seeds: Vec::new(),
         masked_loss: None,
         contrastive: None,
-        top1: intervals(&[vec![named]])?,
+        top1: shares(&[vec![named]])?,
         gain: BTreeMap::new(),
         paper: None,
     })
@@ -110,6 +110,17 @@ fn differences(runs: &[RunResult], others: &[RunResult]) -> Vec<Vec<Probe>> {
         run.probes.iter().filter_map(probe).collect()
     };
     pairs.map(difference).collect()
+}
+
+/// The same for shares of right answers.
+fn shares(runs: &[Vec<Probe>]) -> Result<BTreeMap<String, Interval>> {
+    let level = bootstrap::Settings::default().level;
+    let clips = |name: &str| {
+        let mut probes = runs.iter().flatten();
+        probes.find(|probe| probe.name == name).map_or(0, |probe| probe.hits.len())
+    };
+    let shares = intervals(runs)?.into_iter();
+    Ok(shares.map(|(name, interval)| (name.clone(), interval.of_share(clips(&name), level))).collect())
 }
 
 /// For each protocol the interval over runs and clips.

@@ -42,11 +42,15 @@ impl<'a> Row<'a> {
     pub fn record(&self, file: &Path) -> Result<Record<'a>, ManifestError> {
         let folder =
             absolute_folder(file).map_err(|source| ManifestError::Write { file: file.to_owned(), source })?;
-        let path = if folder == self.manifest.root {
+        // `clips/../clips` is `clips`.
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let (folder, root) = (real(&folder), real(&self.manifest.root));
+        let path = if folder == root {
             Cow::Borrowed(self.path())
         } else {
-            let video = self.manifest.root.join(self.path());
-            Cow::Owned(video.strip_prefix(&folder).unwrap_or(&video).to_string_lossy().into_owned())
+            let below = root.join(self.path()).strip_prefix(&folder).map(Path::to_owned);
+            let path = below.unwrap_or_else(|_| self.manifest.root.join(self.path()));
+            Cow::Owned(path.to_string_lossy().into_owned())
         };
         let others = self.manifest.other_columns();
         Ok(Record {
