@@ -42,7 +42,19 @@ fn k_and_k_steps_equal_2k_steps_bit_for_bit_for_every_masking() {
         // Another number of workers must not matter.
         ok(&["pretrain", "--out", text(&parts), "--resume", "--steps", "4", "--set", "loader.workers=3"]);
         assert_same(&learnt(&whole), &learnt(&parts), &format!("{masking:?}, contrastive {contrastive}"));
+        let [whole, parts] = [&whole, &parts].map(|run| score_of(run));
+        assert!(
+            (whole - parts).abs() <= 1e-12,
+            "the mean loss is that since the last checkpoint that was due"
+        );
     }
+}
+
+/// How good the newest checkpoint is.
+fn score_of(run: &Path) -> f64 {
+    let state = fs::read(newest(run).join("state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    state["score"]["value"].as_f64().unwrap()
 }
 
 /// A run of `steps` steps that saves after each one, as a child process.

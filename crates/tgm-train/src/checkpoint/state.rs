@@ -20,6 +20,32 @@ pub struct Position {
     pub skipped: u64,
     /// How many of them came last, without a good one in between.
     pub skipped_in_a_row: u64,
+    /// The masked loss, relative to that of the mean, since the last checkpoint that was due: a run that was interrupted in between rates
+    /// the next one as an unbroken run does.
+    #[serde(default)]
+    pub progress: Average,
+}
+
+/// A running mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Average {
+    sum: f64,
+    count: u64,
+}
+
+impl Average {
+    /// One infinite value would hide all others: where every masked tubelet is flat, a loss relative to that of the mean is.
+    pub fn add_if_finite(&mut self, value: f64) {
+        if value.is_finite() {
+            self.sum += value;
+            self.count += 1;
+        }
+    }
+
+    /// None of no values.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
 }
 
 impl Position {
@@ -148,4 +174,19 @@ pub fn check(folder: &Path) -> Result<State> {
         }
     }
     Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_is_that_of_the_finite_values() {
+        let mut average = Average::default();
+        assert_eq!(average.mean(), None);
+        for value in [1.0, f64::INFINITY, f64::NAN, 3.0] {
+            average.add_if_finite(value);
+        }
+        assert_eq!(average.mean(), Some(2.0));
+    }
 }

@@ -87,9 +87,15 @@ pub(super) fn text_of(name_or_file: &str) -> Result<String, ConfigError> {
         return Ok(text.to_string());
     }
     std::fs::read_to_string(name_or_file).map_err(|e| {
-        let names =
-            NAMED.iter().chain(NAMED_EVALUATIONS).map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        ConfigError(format!("config `{name_or_file}` is neither a name ({names}) nor a readable file: {e}"))
+        let names: Vec<&str> = NAMED.iter().chain(NAMED_EVALUATIONS).map(|(name, _)| *name).collect();
+        let alike = |name: &&&str| strsim::normalized_damerau_levenshtein(name_or_file, name);
+        let nearest =
+            names.iter().max_by(|a, b| alike(a).total_cmp(&alike(b))).filter(|name| alike(name) > 0.6);
+        let known = match nearest {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => names.join(", "),
+        };
+        ConfigError(format!("config `{name_or_file}` is neither a name ({known}) nor a readable file: {e}"))
     })
 }
 
@@ -258,6 +264,12 @@ mod tests {
     fn message(text: &str, settings: &[&str]) -> String {
         let settings: Vec<String> = settings.iter().map(|s| (*s).to_string()).collect();
         from_text("run.toml", text, &settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_mistyped_name_is_answered_with_the_nearest_one() {
+        let error = load("tgm-basee", &[]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `tgm-base`?"), "{error}");
     }
 
     #[test]

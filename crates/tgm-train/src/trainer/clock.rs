@@ -1,29 +1,8 @@
-//! Time and averages of a run.
+//! The time that steps take.
 
 use std::time::{Duration, Instant};
 
 use tgm_data::loader::TrainLoader;
-
-/// A running mean.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Average {
-    sum: f64,
-    count: u64,
-}
-
-impl Average {
-    /// One infinite value would hide all others: where every masked tubelet is flat, a loss relative to that of the mean is.
-    pub fn add_if_finite(&mut self, value: f64) {
-        if value.is_finite() {
-            self.sum += value;
-            self.count += 1;
-        }
-    }
-
-    pub fn mean(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum / self.count as f64)
-    }
-}
 
 /// Times steps, and the part of them that was spent waiting for data.
 pub(super) struct Clock {
@@ -48,20 +27,5 @@ impl Clock {
         let share = (waited - self.waited).as_secs_f64() / seconds;
         (self.since, self.waited) = (now, waited);
         Lap { clips_per_second: clips as f64 / seconds, data_wait: share.min(1.0) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mean_is_that_of_the_finite_values() {
-        let mut average = Average::default();
-        assert_eq!(average.mean(), None);
-        for value in [1.0, f64::INFINITY, f64::NAN, 3.0] {
-            average.add_if_finite(value);
-        }
-        assert_eq!(average.mean(), Some(2.0));
     }
 }

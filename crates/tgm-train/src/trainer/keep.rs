@@ -7,9 +7,8 @@ use tgm_data::loader::TrainLoader;
 use tgm_random::Streams;
 
 use super::Trainer;
-use super::clock::Average;
 use crate::batch::ClipBatch;
-use crate::checkpoint::{self, Keep, Score, Snapshot};
+use crate::checkpoint::{self, Average, Keep, Score, Snapshot};
 use crate::pictures;
 use crate::watch::Watch;
 
@@ -22,15 +21,18 @@ impl Trainer {
     /// Saves, probes and pictures, each when it is due. The save comes first: whatever befalls the rest, the steps are kept.
     pub(super) fn keep(&mut self, watch: &mut Watch, stop: u64) -> Result<()> {
         let (step, output) = (self.learner.position.step, &self.learner.config.output);
-        let (save, picture) =
-            (step == stop || due(output.checkpoint_every, step), due(output.pictures_every, step));
-        let probe = self.probe_is_due();
+        let (checkpoint, picture) = (due(output.checkpoint_every, step), due(output.pictures_every, step));
+        let (save, probe) = (step == stop || checkpoint, self.probe_is_due());
         if save {
             self.learner.check_weights()?;
         }
         if save || probe {
             // Without probes the best checkpoint is the one with the lowest loss since the one before.
-            let loss = self.progress_made.mean().filter(|_| self.probe.is_none());
+            let loss = self.learner.position.progress.mean().filter(|_| self.probe.is_none());
+            // Not at a stop in between: the run may go on from there.
+            if checkpoint || probe {
+                self.learner.position.progress = Average::default();
+            }
             let place = self.save(loss.map(|loss| Score { name: "-masked loss".into(), value: -loss }))?;
             if probe {
                 self.rate(&place, watch)?;
@@ -126,7 +128,6 @@ impl Trainer {
         let place = checkpoint::save(&folder, &self.snapshot(score.as_ref()))?;
         tracing::info!("saved {}", place.display());
         self.saved = Some(step);
-        self.progress_made = Average::default();
         self.prune();
         Ok(place)
     }

@@ -16,7 +16,7 @@ use tgm_mae::{MaeConfig, MemoryEstimate, VideoMae};
 use tgm_masking::{Masking, Select};
 use tgm_ops::{AdamW, AdamWConfig, Params, peak_flops};
 
-use self::clock::{Average, Clock};
+use self::clock::Clock;
 use self::learner::Learner;
 pub use self::member::Member;
 pub use self::rehearse::Rehearsed;
@@ -51,7 +51,6 @@ pub struct Trainer {
     /// A process of the group was asked to stop.
     leave: bool,
     probe: Option<PeriodicProbe>,
-    progress_made: Average,
     saved: Option<u64>,
     /// From a checkpoint.
     resumed: bool,
@@ -88,7 +87,6 @@ impl Trainer {
             probe: PeriodicProbe::new(config)?,
             stop: Stop::new(),
             leave: false,
-            progress_made: Average::default(),
             saved: None,
             resumed: false,
             drawn: Vec::new(),

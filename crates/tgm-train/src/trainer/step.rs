@@ -26,7 +26,10 @@ impl Trainer {
         let stepped = self.learner.step(batch, self.stop.requested())?;
         match &stepped.fault {
             Some(fault) => self.skip(batch, &stepped, fault, watch)?,
-            None => self.progress_made.add_if_finite(stepped.losses.mae / stepped.losses.mae_of_mean),
+            None => {
+                let progress = stepped.losses.mae / stepped.losses.mae_of_mean;
+                self.learner.position.progress.add_if_finite(progress);
+            }
         }
         self.leave = stepped.leave;
         let (config, position) = (&self.learner.config, &self.learner.position);
