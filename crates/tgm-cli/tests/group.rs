@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::thread::JoinHandle;
 
@@ -95,18 +95,24 @@ fn two_processes_make_the_run_of_one() {
     assert_eq!(learnt(&together), learnt(&again), "the same processes give the same bits");
 }
 
-/// Saved by the first process, and gone on with by one alone.
-#[cfg(unix)]
-#[test]
-fn ctrl_c_in_any_process_ends_all_of_them_saved() {
-    let dir = tempfile::tempdir().unwrap();
-    let manifest = unlabelled(dir.path());
-    let out = dir.path().join("run");
+/// A run of two processes that does not end by itself, some steps into it: its folder and both.
+fn two_at_work(dir: &Path) -> (PathBuf, Leader, Child) {
+    let manifest = unlabelled(dir);
+    let out = dir.join("run");
     let options = ["--masking", "tube", "--steps", "100000", "--set", "schedule.length=100000"];
     let options = [&options[..], &["--set", "train.micro_batch=2"]].concat();
     let leader = Leader::start(&tiny(text(&manifest), &out, &options), 2);
     let member = leader.join(&[]);
     wait_for_a_step(&out);
+    (out, leader, member)
+}
+
+/// Saved by the first process, and gone on with by one alone.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_in_any_process_ends_all_of_them_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, leader, member) = two_at_work(dir.path());
     let sent = std::process::Command::new("kill").args(["-INT", &member.id().to_string()]).status();
     assert!(sent.unwrap().success());
     let error = error_of(&leader.end(), 1);
@@ -121,13 +127,7 @@ fn ctrl_c_in_any_process_ends_all_of_them_saved() {
 #[test]
 fn when_a_process_is_killed_the_first_one_saves_and_says_which() {
     let dir = tempfile::tempdir().unwrap();
-    let manifest = unlabelled(dir.path());
-    let out = dir.path().join("run");
-    let options = ["--masking", "tube", "--steps", "100000", "--set", "schedule.length=100000"];
-    let options = [&options[..], &["--set", "train.micro_batch=2"]].concat();
-    let leader = Leader::start(&tiny(text(&manifest), &out, &options), 2);
-    let mut member = leader.join(&[]);
-    wait_for_a_step(&out);
+    let (out, leader, mut member) = two_at_work(dir.path());
     member.kill().unwrap();
     member.wait().unwrap();
     let error = error_of(&leader.end(), 1);

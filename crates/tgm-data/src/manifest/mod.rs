@@ -13,8 +13,8 @@
 //!
 //! Other columns are kept, see [`Manifest::other_columns`].
 //!
-//! A folder that holds a file `manifest.csv` stands for that. Any other may stand in for a manifest: its rows are the videos below it in the order of their paths, and the lines of a
-//! text file beside a video, of the same name, are the video's captions.
+//! A folder that holds a file `manifest.csv` stands for that. Any other may stand in for a manifest: its rows are the videos
+//! below it in the order of their paths, and the lines of a text file beside a video, of the same name, are its captions.
 //!
 //! So may tar archives in WebDataset's layout: one (`clips.tar`), several (`clips-{000..012}.tar`), or a folder of them. `KEY.mp4`
 //! is a video, `KEY.txt` has its captions, `KEY.cls` its label, and `KEY.json` values by the names of the columns above. Videos are
@@ -40,9 +40,6 @@ pub use classes::Classes;
 use column::{CategoryColumn, TextColumn};
 pub use error::ManifestError;
 pub use folder::is_video;
-
-/// The manifest of a folder, where there is one: what `tgm data synth` and `tgm data transcode` write.
-const WITHIN: &str = "manifest.csv";
 use places::Places;
 use tgm_video::VideoFile;
 pub use write::{Record, write_manifest};

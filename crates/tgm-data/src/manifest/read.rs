@@ -11,9 +11,12 @@ use super::table::Table;
 use super::{Manifest, ManifestError, ManifestOptions, Record, absolute_folder};
 use crate::archive::Shards;
 
+/// The manifest of a folder, where there is one: what `tgm data synth` and `tgm data transcode` write.
+const WITHIN: &str = "manifest.csv";
+
 pub(super) fn manifest(file: &Path, options: &ManifestOptions) -> Result<Manifest, ManifestError> {
     if file.is_dir() {
-        let within = file.join(super::WITHIN);
+        let within = file.join(WITHIN);
         return if within.is_file() { manifest(&within, options) } else { videos(file, options) };
     }
     if let Some(shards) = Shards::of(file)? {

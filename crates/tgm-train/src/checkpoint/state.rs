@@ -1,6 +1,7 @@
 //! What a checkpoint says about itself, and whether its files are still what was written.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -78,6 +79,12 @@ pub struct DataPrint {
     pub rows: usize,
     /// CRC-32 over the paths, cuts and captions of these rows, in order.
     pub crc32: u32,
+}
+
+impl fmt::Display for DataPrint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rows with checksum {:08x}", self.rows, self.crc32)
+    }
 }
 
 /// What a checkpoint says about itself.

@@ -7,22 +7,18 @@ use tgm_data::loader::TrainLoader;
 use tgm_random::Streams;
 
 use super::Trainer;
+use super::learner::due;
 use crate::batch::ClipBatch;
 use crate::checkpoint::{self, Average, Keep, Score, Snapshot};
 use crate::pictures;
 use crate::watch::Watch;
-
-/// Whether something that is done every so many steps is done after this one.
-fn due(every: u64, step: u64) -> bool {
-    every > 0 && step.is_multiple_of(every)
-}
 
 impl Trainer {
     /// Saves, probes and pictures, each when it is due. The save comes first: whatever befalls the rest, the steps are kept.
     pub(super) fn keep(&mut self, watch: &mut Watch, stop: u64) -> Result<()> {
         let (step, output) = (self.learner.position.step, &self.learner.config.output);
         let (checkpoint, picture) = (due(output.checkpoint_every, step), due(output.pictures_every, step));
-        let (save, probe) = (step == stop || checkpoint, self.probe_is_due());
+        let (save, probe) = (self.learner.checkpoint_is_due(), self.probe_is_due());
         if save {
             self.learner.check_weights()?;
         }

@@ -36,18 +36,12 @@ pub(super) struct Learner {
     pub gradients: Option<Gradients>,
 }
 
-/// What a step came to, over all processes; the same in each.
+/// What a step came to; the same in all processes.
 #[derive(Clone, Debug)]
 pub(super) struct Stepped {
-    pub losses: Losses,
-    pub mae_of_copy: f64,
-    pub grad_norm: f64,
+    pub numbers: Numbers,
     pub lr: f64,
-    /// Videos that could not be read and were replaced.
-    pub skipped_videos: usize,
-    /// A process was asked to stop.
-    pub leave: bool,
-    /// Where the loss or the gradient is not finite: in which processes it is already by itself.
+    /// Where the loss or the gradient is not finite.
     pub fault: Option<Fault>,
 }
 
@@ -56,6 +50,8 @@ pub(super) struct Stepped {
 pub(super) struct Fault {
     /// How many in a row this one is.
     pub in_a_row: u64,
+    /// There are too many: the step is not counted, and the run ends.
+    pub last: bool,
     /// The ranks of the processes whose own loss is not finite.
     pub ranks: Vec<usize>,
 }
@@ -156,31 +152,31 @@ impl Learner {
         let lr = learning_rate(&self.plan, self.position.step);
         let finite =
             all.losses.total(self.config.contrastive.weight).is_finite() && all.grad_norm.is_finite();
-        let mut fault = None;
-        if finite {
+        let fault = if finite {
             self.update(&grads, all.grad_norm, lr)?;
             self.position.skipped_in_a_row = 0;
+            None
         } else {
             let in_a_row = self.position.skipped_in_a_row + 1;
-            fault = Some(Fault { in_a_row, ranks });
-            if in_a_row <= self.config.train.max_skipped {
-                self.position.skipped += 1;
-                self.position.skipped_in_a_row = in_a_row;
-            }
-        }
+            Some(Fault { in_a_row, last: in_a_row > self.config.train.max_skipped, ranks })
+        };
         self.gradients = Some(grads);
-        if fault.as_ref().is_none_or(|fault| fault.in_a_row <= self.config.train.max_skipped) {
-            self.position.step += 1;
+        match &fault {
+            Some(fault) if fault.last => {}
+            Some(fault) => {
+                self.position.skipped += 1;
+                self.position.skipped_in_a_row = fault.in_a_row;
+                self.position.step += 1;
+            }
+            None => self.position.step += 1,
         }
-        Ok(Stepped {
-            losses: all.losses,
-            mae_of_copy: all.mae_of_copy,
-            grad_norm: all.grad_norm,
-            lr,
-            skipped_videos: all.skipped_videos,
-            leave: all.leave,
-            fault,
-        })
+        Ok(Stepped { numbers: all, lr, fault })
+    }
+
+    /// Whether a checkpoint is due after this step; the processes of a group compare their weights then.
+    pub fn checkpoint_is_due(&self) -> bool {
+        let (every, step) = (self.config.output.checkpoint_every, self.position.step);
+        step == self.plan.length.stop || due(every, step)
     }
 
     /// Moves the optimiser.
@@ -264,18 +260,25 @@ impl Learner {
     }
 }
 
+/// Whether something that is done every so many steps is done after this one.
+pub(super) fn due(every: u64, step: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
 /// What the names of tensors begin with while they go from process to process.
 const WEIGHT: &str = "weight/";
 const MOMENT: &str = "moment/";
 
-/// What processes tell each other of a step.
+/// The numbers of a step: what processes tell each other, and what comes of it over all of them.
 #[derive(Clone, Copy, Debug)]
-struct Numbers {
-    losses: Losses,
-    mae_of_copy: f64,
-    grad_norm: f64,
-    skipped_videos: usize,
-    leave: bool,
+pub(super) struct Numbers {
+    pub losses: Losses,
+    pub mae_of_copy: f64,
+    pub grad_norm: f64,
+    /// Videos that could not be read and were replaced.
+    pub skipped_videos: usize,
+    /// The process was asked to stop; over all, one was.
+    pub leave: bool,
 }
 
 impl Numbers {

@@ -55,12 +55,7 @@ impl Member {
         let (there, here) = (&told.data, &learner.data_print);
         ensure!(
             there == here,
-            "the training data here is not the first process's: {} rows with checksum {:08x} there, {} rows with checksum {:08x} here; \
-             give a copy of it with --data",
-            there.rows,
-            there.crc32,
-            here.rows,
-            here.crc32
+            "the training data here is not the first process's: {there} there, {here} here; give a copy of it with --data"
         );
         learner.group = group;
         learner.share_state()?;
@@ -94,7 +89,7 @@ impl Member {
     pub fn run(&mut self) -> Result<(u64, bool)> {
         let _armed = self.stop.arm();
         let learner = &mut self.learner;
-        let (every, end) = (learner.config.output.checkpoint_every, learner.plan.length.stop);
+        let end = learner.plan.length.stop;
         let progress = Progress::new("pretrain", end);
         progress.set(learner.position.step);
         let mut loader = learner.loader()?;
@@ -102,15 +97,12 @@ impl Member {
         while learner.position.step < end && !leave {
             let batch = learner.load(&mut loader, &|line| progress.line(line))?;
             let stepped = learner.step(&batch, self.stop.requested())?;
-            leave = stepped.leave;
-            if let Some(fault) = &stepped.fault
-                && fault.in_a_row > learner.config.train.max_skipped
-            {
+            leave = stepped.numbers.leave;
+            if stepped.fault.is_some_and(|fault| fault.last) {
                 bail!("too many steps in a row were not finite: the first process has written down why");
             }
-            let step = learner.position.step;
-            progress.set(step);
-            if step == end || every > 0 && step.is_multiple_of(every) {
+            progress.set(learner.position.step);
+            if learner.checkpoint_is_due() {
                 learner.check_weights()?;
             }
         }

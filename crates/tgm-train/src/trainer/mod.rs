@@ -120,13 +120,8 @@ impl Trainer {
         if state.data != self.learner.data_print {
             let (then, here) = (&state.data, &self.learner.data_print);
             let what = format!(
-                "the training data is not what {} was trained on: {} rows with checksum {:08x} then, {} rows with checksum \
-                 {:08x} now",
-                newest.display(),
-                then.rows,
-                then.crc32,
-                here.rows,
-                here.crc32
+                "the training data is not what {} was trained on: {then} then, {here} now",
+                newest.display()
             );
             if !allow_changes {
                 bail!("{what}; bring the old manifest back, or give --allow-changes");

@@ -27,14 +27,16 @@ impl Trainer {
         match &stepped.fault {
             Some(fault) => self.skip(batch, &stepped, fault, watch)?,
             None => {
-                let progress = stepped.losses.mae / stepped.losses.mae_of_mean;
+                let losses = stepped.numbers.losses;
+                let progress = losses.mae / losses.mae_of_mean;
                 self.learner.position.progress.add_if_finite(progress);
             }
         }
-        self.leave = stepped.leave;
+        let numbers = stepped.numbers;
+        self.leave = numbers.leave;
         let (config, position) = (&self.learner.config, &self.learner.position);
         let lap = clock.lap(config.train.batch, loader);
-        let losses = stepped.losses;
+        let losses = numbers.losses;
         let contrastive = losses.contrastive;
         let peak_flops = self.peak_flops * self.learner.group.size() as f64;
         let metrics = Metrics {
@@ -44,17 +46,17 @@ impl Trainer {
             loss: losses.total(config.contrastive.weight),
             mae: losses.mae,
             mae_of_mean: losses.mae_of_mean,
-            mae_of_copy: stepped.mae_of_copy,
+            mae_of_copy: numbers.mae_of_copy,
             contrastive: contrastive.map(|c| c.loss),
             contrastive_relative: contrastive.map(|c| c.relative),
             contrastive_top1: contrastive.map(|c| c.top1),
             temperature: contrastive.map(|c| c.scale.recip()),
-            grad_norm: stepped.grad_norm,
+            grad_norm: numbers.grad_norm,
             lr: stepped.lr,
             clips_per_second: lap.clips_per_second,
             peak_share: lap.clips_per_second * self.flops_per_clip(batch) / peak_flops,
             data_wait: lap.data_wait,
-            skipped: stepped.skipped_videos,
+            skipped: numbers.skipped_videos,
             skipped_steps: position.skipped,
         };
         Ok((metrics, losses))
@@ -63,15 +65,15 @@ impl Trainer {
     /// Says that a step was not made. After too many in a row everything about this one is written down and the run ends.
     fn skip(&mut self, batch: &ClipBatch, stepped: &Stepped, fault: &Fault, watch: &Watch) -> Result<()> {
         let (row, limit) = (fault.in_a_row, self.learner.config.train.max_skipped);
-        let gone_on = u64::from(row <= limit);
+        let gone_on = u64::from(!fault.last);
         let what = format!(
             "step {}: the loss is {} and the gradient's norm {}{}",
             self.learner.position.step + 1 - gone_on,
-            stepped.losses.total(self.learner.config.contrastive.weight),
-            stepped.grad_norm,
+            stepped.numbers.losses.total(self.learner.config.contrastive.weight),
+            stepped.numbers.grad_norm,
             self.whose(fault)
         );
-        if row <= limit {
+        if !fault.last {
             watch.line(&format!("skipped: {what} ({row} in a row, the run stops after {limit})"));
             return Ok(());
         }
@@ -104,7 +106,7 @@ impl Trainer {
         if self.learner.group.size() == 1
             && let Some(grads) = &self.learner.gradients
         {
-            return fault::write(&folder, &whole, &stepped.losses, grads, &self.snapshot(None));
+            return fault::write(&folder, &whole, &stepped.numbers.losses, grads, &self.snapshot(None));
         }
         let mut grads = Gradients::zeros(&self.learner.params);
         let losses = self.learner.joint.gradient(
