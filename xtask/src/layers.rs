@@ -14,7 +14,8 @@ const MASKS_AND_VIDEO: &[&str] = &["ffmpeg", "video-rs", "tgm-masking", "tgm-vid
 const COMMANDS: &[&str] = &["tgm-cli", "clap_complete", "tracing-subscriber"];
 const PRETRAINING: &[&str] = &["tgm-train", "tgm-contrastive"];
 
-/// A crate, and the beginnings of the package names that must not appear anywhere below it.
+/// A crate, and the packages, or families of packages (`candle` is `candle-core` too), that must not appear
+/// anywhere below it.
 const FREE_OF: &[(&str, &[&str])] = &[
     ("xtask", HEAVY),
     ("tgm-random", HEAVY),
@@ -59,10 +60,15 @@ pub fn crates() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The first package of the tree (one `name version …` a line) whose name begins with one of `beginnings`.
-fn first_of<'a>(tree: &'a str, beginnings: &[&str]) -> Option<&'a str> {
+/// The first package of the tree (one `name version …` a line) that is one of `families` or belongs to one.
+fn first_of<'a>(tree: &'a str, families: &[&str]) -> Option<&'a str> {
     let packages = tree.lines().filter_map(|line| line.split_whitespace().next());
-    packages.into_iter().find(|package| beginnings.iter().any(|beginning| package.starts_with(beginning)))
+    packages.into_iter().find(|package| families.iter().any(|family| is_of(package, family)))
+}
+
+/// `candle-core` is of the family `candle`; `tgm-clip` is not of `tgm-cli`.
+fn is_of(package: &str, family: &str) -> bool {
+    package.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 #[cfg(test)]
@@ -72,9 +78,16 @@ mod tests {
     const TREE: &str = "tgm-video v0.1.0 (crates/tgm-video)\nvideo-rs v0.12.0\nffmpeg-next v9.0.0\n";
 
     #[test]
-    fn a_forbidden_package_is_found_by_the_beginning_of_its_name() {
+    fn a_forbidden_package_is_found_by_its_name_or_family() {
         assert_eq!(first_of(TREE, &["candle", "ffmpeg"]), Some("ffmpeg-next"));
+        assert_eq!(first_of(TREE, &["video-rs"]), Some("video-rs"));
         assert_eq!(first_of(TREE, CANDLE), None);
+    }
+
+    #[test]
+    fn tgm_clip_is_not_taken_for_tgm_cli() {
+        assert_eq!(first_of("tgm-clip v0.1.0\n", COMMANDS), None);
+        assert_eq!(first_of("tgm-cli v0.1.0\n", COMMANDS), Some("tgm-cli"));
     }
 
     #[test]
