@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::HumanDuration;
 use serde::Serialize;
-use tgm_train::config::Config;
+use tgm_train::config::{Config, ConfigError};
 use tgm_train::environment::peak_memory_mib;
+use tgm_train::progress::say;
 use tgm_train::run_dir::RunDir;
 use tgm_train::trainer::{Start, Trainer};
 
@@ -53,6 +54,11 @@ pub struct Rehearsal {
 pub fn print(config: Config, run: RunDir) -> Result<Rehearsal> {
     let mut trainer = Trainer::new(config, run, Start::Fresh)?;
     println!("{}", trainer.describe());
+    if let Some(shortage) = trainer.memory_shortage() {
+        // Measuring it would end in the system's ending of the program.
+        return Err(ConfigError(shortage).into());
+    }
+    say("measuring some steps …");
     let parameters = trainer.params().count();
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     let measured = trainer.rehearse(STEPS, LIMIT)?;

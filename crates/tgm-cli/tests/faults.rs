@@ -472,6 +472,38 @@ fn auto_resume_starts_goes_on_and_does_nothing_more_at_the_end() {
     assert_eq!(fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().count(), 4);
 }
 
+/// Damage in a checkpoint that was named itself went unnoticed.
+#[test]
+fn a_damaged_checkpoint_is_refused_by_its_own_path_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, out) = (unlabelled(dir.path()), dir.path().join("run"));
+    ok(&tiny(text(&manifest), &out, &["--masking", "tube", "--steps", "1"]));
+    let checkpoint = out.join("checkpoints/latest");
+    let weights = checkpoint.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let features = dir.path().join("features.safetensors");
+    let arguments =
+        ["features", "--checkpoint", text(&checkpoint), "--data", text(&manifest), "--out", text(&features)];
+    let error = fails(1, &arguments);
+    assert!(error.contains("damaged, checksum") && error.contains("model.safetensors"), "{error}");
+    let to = dir.path().join("exported");
+    fails(1, &["export", text(&checkpoint), "--to", "hugging-face", "--out", text(&to)]);
+    assert!(!features.exists() && !to.exists());
+}
+
+#[test]
+fn a_last_step_that_ruins_the_weights_is_not_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, out) = (unlabelled(dir.path()), dir.path().join("run"));
+    let options = ["--masking", "tube", "--steps", "2", "--set", "output.checkpoint_every=1"];
+    let options = [&options[..], &["--set", "schedule.base_lr=1e42"]].concat();
+    let output = tgm(&tiny(text(&manifest), &out, &options));
+    assert!(stderr(&output).contains("its weights are not finite"), "{}", stderr(&output));
+    assert_eq!(usable(&out), "step-00000001");
+}
+
 /// The way out that the error names led back into it: the newest checkpoint held weights that are not numbers.
 #[test]
 fn weights_that_are_no_longer_finite_are_not_saved_and_the_run_goes_on_from_those_that_were() {
@@ -483,8 +515,8 @@ fn weights_that_are_no_longer_finite_are_not_saved_and_the_run_goes_on_from_thos
     let options = [&options[..], &["--set", "schedule.base_lr=1e42"]].concat();
     let output = tgm(&tiny(text(&manifest), &out, &options));
     let error = error_of(&output, 1);
-    assert!(error.contains("newest checkpoint is") && error.contains("step-00000001"), "{error}");
-    assert!(stderr(&output).contains("its weights are not finite"), "{}", stderr(&output));
+    assert!(error.contains("goes on from") && error.contains("step-00000001"), "{error}");
+    assert!(!out.join("checkpoints/step-00000003").exists(), "not one that steps fail from");
     assert_eq!(usable(&out), "step-00000001");
     ok(&[
         "pretrain",

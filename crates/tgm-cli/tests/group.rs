@@ -131,7 +131,7 @@ fn when_a_process_is_killed_the_first_one_saves_and_says_which() {
     member.kill().unwrap();
     member.wait().unwrap();
     let error = error_of(&leader.end(), 1);
-    assert!(error.contains("saved in") && error.contains("process 1 is gone"), "{error}");
+    assert!(error.contains("saved in") && error.contains("process 1 at 127.0.0.1"), "{error}");
     assert!(newest(&out).join("state.json").is_file());
 }
 
@@ -156,14 +156,60 @@ fn a_process_with_other_videos_is_refused() {
     let member = leader.join(&["--data", text(&there)]);
     let error = error_of(&member.wait_with_output().unwrap(), 1);
     assert!(error.contains("24 rows") && error.contains("8 rows") && error.contains("--data"), "{error}");
-    assert!(error_of(&leader.end(), 1).contains("process 1 is gone"));
+    assert!(error_of(&leader.end(), 1).contains("process 1 at 127.0.0.1"));
 }
 
 #[test]
-fn a_step_that_cannot_be_shared_is_refused_before_anyone_waits() {
+fn a_step_that_cannot_be_shared_is_refused_before_anyone_waits_and_leaves_no_folder() {
     let dir = tempfile::tempdir().unwrap();
     let (world, out) = (world(), dir.path().join("run"));
-    let group = ["--masking", "tube", "--processes", "2", "--listen", "127.0.0.1:0"];
-    let error = fails(2, &tiny(&world, &out, &group));
+    let group = |processes| ["--masking", "tube", "--processes", processes, "--listen", "127.0.0.1:0"];
+    let error = fails(2, &tiny(&world, &out, &group("2")));
     assert!(error.contains("--set train.micro_batch=2"), "{error}");
+    let error = fails(2, &tiny(&world, &out, &group("3")));
+    assert!(error.contains("a train.batch that is a multiple of 3"), "{error}");
+    assert!(!out.exists(), "what it advises must not be refused because a run is there");
+}
+
+/// Micro-batches change no gradient but for rounding, so their size may follow the number of processes.
+#[test]
+fn a_run_of_one_process_goes_on_with_two() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, out) = (world(), dir.path().join("run"));
+    ok(&tiny(&world, &out, &["--masking", "tube", "--steps", "2"]));
+    let more = ["pretrain", "--out", text(&out), "--resume", "--steps", "4", "--set", "train.micro_batch=2"];
+    let leader = Leader::start(&more, 2);
+    let member = leader.join(&[]);
+    succeeded(&leader.end());
+    succeeded(&member.wait_with_output().unwrap());
+    assert_eq!(metrics(&out).len(), 4);
+}
+
+#[test]
+fn only_what_changes_nothing_that_is_computed_may_differ_between_machines() {
+    let error = fails(2, &["join", "127.0.0.1:1", "--set", "train.batch=8"]);
+    assert!(error.contains("train.batch=8") && error.contains("text.model"), "{error}");
+}
+
+/// Masks of one run must not come from two CLIPs.
+#[test]
+fn a_process_with_another_clip_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, out, other) = (world(), dir.path().join("run"), dir.path().join("clip"));
+    fs::create_dir(&other).unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-clip");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(fixture.join(file), other.join(file)).unwrap();
+    }
+    let options = ["--masking", "text", "--steps", "2", "--set", "train.micro_batch=2"];
+    let leader = Leader::start(&tiny(&world, &out, &options), 2);
+    // A number of the last weight is another one.
+    let weights = other.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let set = format!("text.model={}", other.display());
+    let error = error_of(&leader.join(&["--set", &set]).wait_with_output().unwrap(), 1);
+    assert!(error.contains("the CLIP here is not the first process's"), "{error}");
+    error_of(&leader.end(), 1);
 }

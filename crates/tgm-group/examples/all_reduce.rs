@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             std::thread::spawn(move || seconds(Group::join(&address)?, values))
         })
         .collect();
-    let best = seconds(host.wait_for(processes, &mut |_| {})?, values)?;
+    let best = seconds(host.wait_for(processes, &mut |_, _| {})?, values)?;
     for other in others {
         other.join().map_err(|_| "a process panicked")??;
     }

@@ -8,6 +8,9 @@ use crate::{Group, GroupError};
 /// Values that travel together: large enough that a connection is busy, small enough that all of them are at once.
 const CHUNK: usize = 1 << 16;
 
+/// Answers the beginning of a call: all processes from here on make the same one.
+const READY: u64 = u64::from_le_bytes(*b"tgmready");
+
 /// What a call begins with, so that two processes at different points of the program notice.
 #[derive(Clone, Copy)]
 enum Call {
@@ -21,7 +24,7 @@ impl Group {
     /// same sums to the bit.
     ///
     /// # Errors
-    /// When another process is gone. The values are then partly sums and partly not.
+    /// When another process is gone. The values are then partly sums and partly not, and the group has ended.
     pub fn all_reduce<'a>(
         &mut self,
         values: impl IntoIterator<Item = &'a mut [f32]>,
@@ -29,24 +32,16 @@ impl Group {
         let chunks: Vec<&mut [f32]> =
             values.into_iter().flat_map(|values| values.chunks_mut(CHUNK)).collect();
         let total = chunks.iter().map(|chunk| chunk.len()).sum::<usize>() as u64;
-        match (&mut self.before, &mut self.after) {
+        self.together(Call::Reduce, total, |before, after| match (before, after) {
             (None, None) => Ok(()),
-            (None, Some(after)) => {
-                open(&mut after.send, Call::Reduce, total)?;
-                let Link { receive, send, .. } = after;
+            (None, Some(Link { receive, send, .. })) => {
                 both_ways(chunks, |chunk| push(send, chunk), |chunk| take(receive, chunk))
             }
-            (Some(before), None) => {
-                check(before, Call::Reduce, total)?;
-                for chunk in chunks {
-                    add(&mut before.receive, chunk)?;
-                    push(&mut before.send, chunk)?;
-                }
-                Ok(())
-            }
+            (Some(before), None) => chunks.into_iter().try_for_each(|chunk| {
+                add(&mut before.receive, chunk)?;
+                push(&mut before.send, chunk)
+            }),
             (Some(before), Some(after)) => {
-                check(before, Call::Reduce, total)?;
-                open(&mut after.send, Call::Reduce, total)?;
                 let (from, to) = (&mut before.receive, &mut after.send);
                 let (back_from, back_to) = (&mut after.receive, &mut before.send);
                 both_ways(
@@ -61,69 +56,94 @@ impl Group {
                     },
                 )
             }
-        }
+        })
     }
 
     /// The messages of all processes, in the order of their ranks.
     ///
     /// # Errors
-    /// When another process is gone.
+    /// When another process is gone. The group has ended then.
     pub fn all_gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>, GroupError> {
-        let mut all = Vec::with_capacity(self.size);
-        if let Some(before) = &mut self.before {
-            check(before, Call::Gather, 0)?;
-            for _ in 0..self.rank {
-                all.push(before.receive.message()?);
+        let (rank, size) = (self.rank, self.size);
+        self.together(Call::Gather, 0, |before, after| {
+            let mut all = Vec::with_capacity(size);
+            if let Some(before) = &mut *before {
+                for _ in 0..rank {
+                    all.push(before.receive.message()?);
+                }
             }
-        }
-        all.push(own.to_vec());
-        if let Some(after) = &mut self.after {
-            open(&mut after.send, Call::Gather, 0)?;
-            all.iter().try_for_each(|message| after.send.message(message))?;
-            after.send.flush()?;
-            for _ in all.len()..self.size {
-                all.push(after.receive.message()?);
+            all.push(own.to_vec());
+            if let Some(after) = after {
+                all.iter().try_for_each(|message| after.send.message(message))?;
+                after.send.flush()?;
+                for _ in all.len()..size {
+                    all.push(after.receive.message()?);
+                }
             }
-        }
-        if let Some(before) = &mut self.before {
-            // Those of the processes before are known there.
-            all[self.rank..].iter().try_for_each(|message| before.send.message(message))?;
-            before.send.flush()?;
-        }
-        Ok(all)
+            if let Some(before) = before {
+                // Those of the processes before are known there.
+                all[rank..].iter().try_for_each(|message| before.send.message(message))?;
+                before.send.flush()?;
+            }
+            Ok(all)
+        })
     }
 
     /// The first process's message, in all of them; the others' own is not looked at.
     ///
     /// # Errors
-    /// When another process is gone.
+    /// When another process is gone. The group has ended then.
     pub fn broadcast(&mut self, own: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        let message = match &mut self.before {
-            Some(before) => {
-                check(before, Call::Broadcast, 0)?;
-                before.receive.message()?
+        self.together(Call::Broadcast, 0, |before, after| {
+            let message = match before {
+                Some(before) => before.receive.message()?,
+                None => own,
+            };
+            if let Some(after) = after {
+                after.send.message(&message)?;
+                after.send.flush()?;
             }
-            None => own,
-        };
-        if let Some(after) = &mut self.after {
-            open(&mut after.send, Call::Broadcast, 0)?;
-            after.send.message(&message)?;
-            after.send.flush()?;
-        }
-        Ok(message)
+            Ok(message)
+        })
     }
-}
 
-/// Says which call begins, and how many values it is about.
-fn open(send: &mut Send, call: Call, values: u64) -> Result<(), GroupError> {
-    send.number(call as u64)?;
-    send.number(values)
-}
+    /// A call of all processes: begun together, and the group's last one if it fails, since nobody knows then what is on its way.
+    fn together<T>(
+        &mut self,
+        call: Call,
+        values: u64,
+        body: impl FnOnce(&mut Option<Link>, &mut Option<Link>) -> Result<T, GroupError>,
+    ) -> Result<T, GroupError> {
+        let outcome = self.begin(call, values).and_then(|()| body(&mut self.before, &mut self.after));
+        if outcome.is_err() {
+            self.before.iter().chain(&self.after).for_each(Link::close);
+        }
+        outcome
+    }
 
-/// Whether the process before makes the same call.
-fn check(before: &mut Link, call: Call, values: u64) -> Result<(), GroupError> {
-    let theirs = (before.receive.number()?, before.receive.number()?);
-    if theirs == (call as u64, values) { Ok(()) } else { Err(GroupError::OutOfStep { rank: before.rank() }) }
+    /// Waits until all processes make this call. Only then values are sent: what a connection cannot get rid of is a sign that the other
+    /// end is gone, and not that it is busy elsewhere.
+    fn begin(&mut self, call: Call, values: u64) -> Result<(), GroupError> {
+        if let Some(Link { receive, .. }) = &mut self.before {
+            let theirs = (receive.number()?, receive.number()?);
+            if theirs != (call as u64, values) {
+                return Err(GroupError::OutOfStep { rank: self.rank - 1 });
+            }
+        }
+        if let Some(Link { receive, send, .. }) = &mut self.after {
+            send.number(call as u64)?;
+            send.number(values)?;
+            send.flush()?;
+            if receive.number()? != READY {
+                return Err(GroupError::OutOfStep { rank: self.rank + 1 });
+            }
+        }
+        if let Some(Link { send, .. }) = &mut self.before {
+            send.number(READY)?;
+            send.flush()?;
+        }
+        Ok(())
+    }
 }
 
 /// Hands every chunk to `there`, in order, and each that is done to `back`, on a thread of its own.
@@ -134,7 +154,9 @@ fn both_ways<'a>(
 ) -> Result<(), GroupError> {
     let (done, waiting) = mpsc::channel::<&'a mut [f32]>();
     std::thread::scope(|scope| {
-        let returning = scope.spawn(move || waiting.into_iter().try_for_each(&mut back));
+        let returning = std::thread::Builder::new()
+            .name("tgm-group".into())
+            .spawn_scoped(scope, move || waiting.into_iter().try_for_each(&mut back))?;
         let mut outcome = Ok(());
         for chunk in chunks {
             outcome = there(chunk);

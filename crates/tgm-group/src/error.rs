@@ -1,6 +1,7 @@
 //! What can go wrong between processes.
 
 use std::io;
+use std::net::SocketAddr;
 
 use thiserror::Error;
 
@@ -43,6 +44,17 @@ pub enum GroupError {
         /// And of the second.
         remote: String,
     },
+    /// The first process ended the connection before it had told this one its rank.
+    #[error(
+        "{address} closed the connection before the group was complete ({source}): it has ended, has all its processes already, or is no \
+         tgm"
+    )]
+    Refused {
+        /// As given.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The next process did not connect in time.
     #[error(
         "process {rank} did not connect to this one within {seconds} s: a firewall may stand between them"
@@ -54,10 +66,14 @@ pub enum GroupError {
         seconds: u64,
     },
     /// A process ended, or its machine or the network did.
-    #[error("process {rank} is gone ({source}); what it wrote itself says why")]
+    #[error(
+        "process {rank} at {address} is gone ({source}): it has ended, perhaps because one behind it has; what it wrote itself says why"
+    )]
     Gone {
         /// The rank of the neighbour that is gone. It may itself have ended because another one did.
         rank: usize,
+        /// Where it was connected from, or to.
+        address: SocketAddr,
         /// What the system says.
         source: io::Error,
     },

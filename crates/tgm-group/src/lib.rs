@@ -21,7 +21,7 @@
 //!     group.all_reduce([&mut values[..]])?;
 //!     Ok(values[0])
 //! });
-//! let mut group = host.wait_for(2, &mut |_| {})?;
+//! let mut group = host.wait_for(2, &mut |_, _| {})?;
 //! let mut values = [1.0];
 //! group.all_reduce([&mut values[..]])?;
 //! assert_eq!((values[0], other.join().unwrap()?), (3.0, 3.0));
@@ -42,7 +42,8 @@ use link::Link;
 
 /// The processes of a run, seen from one of them.
 ///
-/// Every process must make the same calls in the same order. When one of them is gone, the calls of all others fail.
+/// Every process must make the same calls in the same order. When one of them is gone, the calls of all others fail; a call that failed
+/// is the last one of its group.
 #[derive(Debug)]
 pub struct Group {
     rank: usize,

@@ -1,7 +1,7 @@
 //! Processes, here threads, that meet on this machine and compute together.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
 use tgm_group::{Group, GroupError, Host};
@@ -22,7 +22,7 @@ fn with_group<T: Send + 'static>(
             })
         })
         .collect();
-    let mut group = host.wait_for(size, &mut |_| {}).unwrap();
+    let mut group = host.wait_for(size, &mut |_, _| {}).unwrap();
     let mut all = vec![(group.rank(), body(&mut group))];
     all.extend(others.into_iter().map(|other| other.join().unwrap()));
     all.sort_by_key(|(rank, _)| *rank);
@@ -118,11 +118,11 @@ fn strangers_are_sent_away_and_the_group_still_meets() {
         other.write_all(b"tgmgroup\x01\x00\x050.0.0").unwrap();
         let mut answer = Vec::new();
         other.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer, [0; 4]);
+        assert_eq!(&answer[..12], b"tgmgroup\0\0\0\0", "a group of none is of another version");
         Group::join(&address.to_string()).unwrap().all_gather(b"here").unwrap()
     });
     let mut counts = Vec::new();
-    let mut group = host.wait_for(2, &mut |count| counts.push(count)).unwrap();
+    let mut group = host.wait_for(2, &mut |count, _| counts.push(count)).unwrap();
     group.all_gather(b"host").unwrap();
     assert_eq!(member.join().unwrap(), [b"host".to_vec(), b"here".to_vec()]);
     assert_eq!(counts, [2]);
@@ -135,4 +135,72 @@ fn an_address_that_is_taken_or_wrong_is_named() {
     assert!(Host::listen(&address).unwrap_err().to_string().contains(&address));
     assert!(Host::listen("nowhere").unwrap_err().to_string().contains("cannot listen on nowhere"));
     assert!(Group::join("nowhere").unwrap_err().to_string().contains("cannot reach nowhere"));
+}
+
+#[test]
+fn a_process_that_left_while_others_are_awaited_is_not_counted() {
+    let host = Host::listen("127.0.0.1:0").unwrap();
+    let address = host.address().unwrap();
+    let others = std::thread::spawn(move || {
+        let mut left = TcpStream::connect(address).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        let hello = [&b"tgmgroup\x01\x00"[..], &[version.len() as u8], version.as_bytes()].concat();
+        left.write_all(&hello).unwrap();
+        drop(left);
+        let second = std::thread::spawn(move || Group::join(&address.to_string()).unwrap().all_gather(b"b"));
+        let first = Group::join(&address.to_string()).unwrap().all_gather(b"b");
+        [first.unwrap(), second.join().unwrap().unwrap()]
+    });
+    let mut counts = Vec::new();
+    let mut group = host.wait_for(3, &mut |count, _| counts.push(count)).unwrap();
+    let all = [b"a".to_vec(), b"b".to_vec(), b"b".to_vec()];
+    assert_eq!(group.all_gather(b"a").unwrap(), all);
+    assert_eq!(others.join().unwrap(), [all.clone(), all]);
+    assert_eq!(counts, [2, 2, 3]);
+}
+
+#[test]
+fn what_is_no_group_is_named() {
+    // A server that speaks first, as mail and SSH do, and one that hangs up.
+    for (says, told) in
+        [(&b"SSH-2.0-OpenSSH_9.2p1\r\n"[..], "not a process of tgm"), (b"", "closed the connection")]
+    {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap().to_string();
+        let serving = std::thread::spawn(move || {
+            let mut caller = server.accept().unwrap().0;
+            caller.write_all(says).unwrap();
+            // The hello is read: what is closed with something unread is reset, and the answer may be lost.
+            caller.read_exact(&mut [0; 16]).unwrap();
+        });
+        let error = Group::join(&address).unwrap_err().to_string();
+        assert!(error.contains(told) && error.contains(&address), "{error}");
+        serving.join().unwrap();
+    }
+}
+
+#[test]
+fn after_an_error_a_group_has_ended_and_its_neighbours_notice() {
+    let outcomes = with_group(3, |group| {
+        let first = match group.rank() {
+            1 => group.all_reduce([&mut [1.0f32][..]]).err(),
+            _ => group.all_gather(b"").err(),
+        };
+        (first.is_some(), group.all_gather(b"").is_err())
+    });
+    assert_eq!(outcomes, [(true, true); 3]);
+}
+
+/// Nothing is sent to a process that does not read yet, so that waiting for a slow one is told from losing one.
+#[test]
+fn a_call_begins_when_all_processes_make_it() {
+    let begun = std::time::Instant::now();
+    let waits = with_group(2, move |group| {
+        if group.rank() == 1 {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        group.broadcast(vec![0; 100]).unwrap();
+        begun.elapsed().as_millis()
+    });
+    assert!(waits.iter().all(|&wait| wait >= 300), "{waits:?}");
 }

@@ -40,10 +40,15 @@ impl Environment {
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             processor: processor(),
             cores: cores(),
-            memory_gib: kilobytes("/proc/meminfo", "MemTotal").map(|kb| kb / f64::from(1 << 20)),
+            memory_gib: memory_mib().map(|mib| mib / 1024.0),
             peak_gflops: peak_flops / 1e9,
         }
     }
+}
+
+/// The machine's memory in MiB, where the system says it.
+pub fn memory_mib() -> Option<f64> {
+    kilobytes("/proc/meminfo", "MemTotal").map(|kb| kb / 1024.0)
 }
 
 /// The processor's name; `unknown` where the system does not say it.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use tgm_clip::cache::Maps;
-use tgm_clip::{ClipModel, Frames, ModelSource, ScoreOptions, slots};
+use tgm_clip::{ClipModel, Frames, ModelSource, ScoreOptions};
 use tgm_data::loader::{Sample, Subset};
 use tgm_masking::{Cues, Mask, Masking, ScoreMap};
 use tgm_random::Streams;
@@ -76,6 +76,11 @@ impl Guide {
     /// The width of text embeddings, if there is a CLIP.
     pub fn text_dim(&self) -> Option<usize> {
         self.clip.as_ref().map(ClipModel::embedding_dim)
+    }
+
+    /// What tells the CLIP from others, if there is one.
+    pub fn clip_identity(&self) -> Option<&str> {
+        self.clip.as_ref().map(ClipModel::identity)
     }
 
     /// Embeddings `[B, E]` of the clips' captions.
@@ -181,7 +186,7 @@ pub fn score_clip(
     let (grid, pixels) = (sample.grid, &sample.clip);
     let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
     let scores = clip.score(frames, text, (grid.rows(), grid.cols()), options)?;
-    Ok(ScoreMap::new(grid, slots(&scores, grid.cells(), pixels.frames() / grid.slots())?)?)
+    Ok(ScoreMap::from_frames(grid, pixels.frames() / grid.slots(), &scores)?)
 }
 
 /// What CLIP says about the whole frames, seen through the clip's crop: the score map for a caption's embedding `[E]`, as a

@@ -2,7 +2,7 @@
 //!
 //! This crate composes: clips from `tgm-data`, masks from `tgm-masking` guided by `tgm-clip` or codec motion, the model
 //! from `tgm-mae`, the joint loss from `tgm-contrastive`, the optimiser from `tgm-ops`, probes from `tgm-eval`. It
-//! computes nothing itself. A reader who follows one training step begins at [`trainer`]. The command line around it is
+//! has no model code of its own. A reader who follows one training step begins at [`trainer`]. The command line around it is
 //! `tgm-cli`.
 #![deny(missing_docs)]
 
@@ -13,6 +13,7 @@ pub mod config;
 pub mod environment;
 pub mod fault;
 pub mod guidance;
+pub mod init;
 pub mod metrics;
 pub mod model_io;
 pub mod pictures;

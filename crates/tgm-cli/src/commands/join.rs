@@ -22,7 +22,8 @@ Examples:
   srun sh -c 'if [ $SLURM_PROCID = 0 ]; then tgm pretrain …; else tgm join $HEAD:29500; fi'
 
 Ctrl-C and SIGTERM here end the run in all processes after the current step, saved by the first one. Whoever can reach the port can
-take part and read the run's weights: use a network of your own.")]
+take part and read the run's weights: use a network of your own. Of three processes or more, neighbours also connect to each other, on ports
+that the system chooses: a firewall between the machines must let them.")]
 pub(super) struct Args {
     /// Where the first process listens.
     #[arg(value_name = "HOST:PORT")]
@@ -39,13 +40,22 @@ pub(super) struct Args {
     /// Threads that decode. Default: as many as there are processors.
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    /// Set what is different on this machine: text.model (its copy of the same CLIP), or a key of [loader]; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
     let stop = Stop::on_signals()?;
+    if let Some(other) = args.settings.iter().find(|setting| !is_of_one_machine(setting)) {
+        return Err(ConfigError(format!(
+            "--set {other}: only text.model and the keys of [loader] may differ between machines; the first process says the rest"
+        ))
+        .into());
+    }
     say(&format!("joining {}", args.address));
     let group = Group::join(&args.address)?;
-    let mut member = Member::new(group, &|config| adjust(&args, config))?.stopped_by(stop);
+    let mut member = Member::new(group, &args.settings, &|config| adjust(&args, config))?.stopped_by(stop);
     say(&member.describe());
     match member.run()? {
         (_, true) => Ok(()),
@@ -53,6 +63,12 @@ pub(super) fn run(args: Args) -> Result<()> {
             "a process was stopped by a signal: the run ends after step {step}, saved by the first process"
         ),
     }
+}
+
+/// Whether a setting changes nothing that is computed.
+fn is_of_one_machine(setting: &str) -> bool {
+    let key = setting.split('=').next().unwrap_or_default().trim();
+    key == "text.model" || key.starts_with("loader.")
 }
 
 /// Puts in what is different on this machine.

@@ -1,5 +1,6 @@
 //! `tgm pretrain`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -8,7 +9,7 @@ use serde::Serialize;
 use tgm_data::loader::MotionSource;
 use tgm_group::Host;
 use tgm_masking::{Masking, MotionBoxConfig, MotionWarpConfig, TextConfig};
-use tgm_train::config::{self, Config, ConfigError, TextView};
+use tgm_train::config::{self, Config, ConfigError, Plan, TextView};
 use tgm_train::model_io::random_encoder;
 use tgm_train::probe::{LabelledClips, Row, compare};
 use tgm_train::progress::say;
@@ -25,9 +26,10 @@ use crate::rehearsal;
 #[command(after_help = "\
 Examples:
   tgm pretrain                                          the demo, end to end, in minutes on two cores
-  tgm pretrain --data clips.csv                         the demo's small model on your own clips
+  tgm pretrain --data clips/ --masking tube --contrastive off --set masking.ratio=0.75   the demo's small model on your own clips
   tgm pretrain --config tgm-base --data k400.csv        the paper's setting
   tgm pretrain --data clips.csv --masking motion --contrastive off --set train.batch=16
+  tgm pretrain --config videomae-base --init videomae-base/ --data clips.csv --steps 2000 --set schedule.length=2000   go on from published weights
   tgm pretrain --config tgm-base --data k400.csv --dry-run   memory, time and data, checked beforehand
   tgm pretrain --out runs/demo --resume                 go on where a run was stopped
   tgm pretrain --out runs/demo --auto-resume            start or go on: one command for a scheduler to repeat
@@ -45,6 +47,9 @@ pub(super) struct Args {
     /// Accept absolute paths in the manifest, and paths that leave its folder.
     #[arg(long)]
     allow_outside: bool,
+    /// Begin with the weights of a run, one of its checkpoints, a Hugging Face VideoMAE folder or an original .pth file of the same size.
+    #[arg(long, value_name = "PATH")]
+    init: Option<PathBuf>,
     /// Which tubelets are hidden. The configuration's own strategy keeps its settings, another one has its defaults; `--set
     /// masking.KEY=VALUE` changes both.
     #[arg(long)]
@@ -130,6 +135,8 @@ struct Summary {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let stop = Stop::on_signals()?;
+    // First: who is started at the same time can join while this process still prepares.
+    let host = args.listen.as_deref().map(Host::listen).transpose()?;
     let name = Path::new(&args.config).file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
     let go_on = args.resume || args.auto_resume;
     let folder = args.out.clone().unwrap_or_else(|| RunDir::default_path(&name, go_on));
@@ -141,6 +148,13 @@ pub(super) fn run(args: Args) -> Result<()> {
         demo::check(&config)?;
     } else if existing.is_none() {
         training_data(&config)?;
+        // Said before the training, not after it.
+        if let Err(error) = LabelledClips::of(&config) {
+            tracing::warn!("there will be no probes of the result: {error:#}");
+        }
+    }
+    if let Some(processes) = args.processes {
+        Plan::check_share(&config.train, processes)?;
     }
     if args.dry_run {
         if demo {
@@ -162,20 +176,20 @@ pub(super) fn run(args: Args) -> Result<()> {
         warn_of_builtin(&config);
     }
     let start = if resumed { Start::Resume { allow_changes: args.allow_changes } } else { Start::Fresh };
-    let trainer = Trainer::new(config.clone(), run.clone(), start);
+    let trainer = begin(&args, host, config.clone(), run.clone(), start);
     if trainer.is_err() && !resumed {
         run.abandon();
     }
     let mut trainer = trainer?.stopped_by(stop);
     write_atomically(&run.config_file(), config.to_toml()?.as_bytes())?;
-    say(&trainer.describe());
-    if let (Some(processes), Some(address)) = (args.processes, &args.listen) {
-        trainer = lead(trainer, processes, address)?;
-    }
     let outcome = trainer.run()?;
     if outcome.stopped {
+        let group = match (args.processes, &args.listen) {
+            (Some(processes), Some(address)) => format!(" --processes {processes} --listen {address}"),
+            _ => String::new(),
+        };
         bail!(
-            "stopped by a signal after step {} of {}, saved in {}; go on with --out {} --resume",
+            "stopped by a signal after step {} of {}, saved in {}; go on with --out {} --resume{group}",
             outcome.steps,
             trainer.plan().length.stop,
             outcome.checkpoint.display(),
@@ -186,16 +200,31 @@ pub(super) fn run(args: Args) -> Result<()> {
     finish(&args, run, outcome, rows)
 }
 
-/// Waits for the other processes.
-fn lead(trainer: Trainer, processes: usize, address: &str) -> Result<Trainer> {
-    let host = Host::listen(address)?;
+/// A run before its first step, with all its processes.
+fn begin(args: &Args, host: Option<Host>, config: Config, run: RunDir, start: Start) -> Result<Trainer> {
+    let trainer = Trainer::new(config, run, start)?;
+    say(&trainer.describe());
+    if let Some(shortage) = trainer.memory_shortage() {
+        tracing::warn!("{shortage}");
+    }
+    let (Some(processes), Some(host)) = (args.processes, host) else { return Ok(trainer) };
     if processes > 1 {
         say(&format!(
             "group     1 of {processes} processes; waiting for the others: tgm join {}",
-            host.address()?
+            reachable(host.address()?)
         ));
     }
-    trainer.lead(host, processes, &mut |here| say(&format!("group     {here} of {processes} processes")))
+    trainer.lead(host, processes, &mut |here, from| {
+        say(&format!("group     {here} of {processes} processes, the last from {}", from.ip()));
+    })
+}
+
+/// How the others name this address.
+fn reachable(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("ADDRESS:{}, with an address of this machine", address.port()),
+        false => address.to_string(),
+    }
 }
 
 /// The configuration, and the folder of the run when it exists already.
@@ -267,7 +296,9 @@ fn warn_of_builtin(config: &Config) {
 
 /// Makes paths absolute: a run can be gone on with from any folder.
 fn anchor(config: &mut Config) -> Result<()> {
-    for path in [&mut config.data.manifest, &mut config.text.cache].into_iter().flatten() {
+    for path in
+        [&mut config.data.manifest, &mut config.text.cache, &mut config.model.init].into_iter().flatten()
+    {
         *path = std::path::absolute(&*path)?;
     }
     // Anything else is the name of a model.
@@ -305,6 +336,8 @@ fn may_change(difference: &str) -> bool {
             "output.",
             "loader.",
             "train.max_skipped:",
+            // Gradients are the same but for the order of sums; other machines may need other sizes.
+            "train.micro_batch:",
             "data.manifest:",
             "data.allow_outside:",
         ]
@@ -316,6 +349,9 @@ fn may_change(difference: &str) -> bool {
 fn apply(args: &Args, config: &mut Config) -> Result<()> {
     if let Some(path) = &args.data {
         config.data.manifest = Some(path.clone());
+    }
+    if let Some(path) = &args.init {
+        config.model.init = Some(path.clone());
     }
     config.data.allow_outside |= args.allow_outside;
     anchor(config)?;

@@ -32,7 +32,7 @@ use tgm_ops::{AdamW, Params};
 use crate::config::Config;
 
 pub use shelf::{Keep, list, newest, of_step, prune, set_aside_after, sweep};
-pub use state::{Average, DataPrint, Position, Score, State, check, read};
+pub use state::{Average, DataPrint, Position, Score, State, check, is_of_a_run, read};
 
 /// The contrastive head, within a checkpoint.
 pub const CONTRASTIVE: &str = "contrastive.safetensors";

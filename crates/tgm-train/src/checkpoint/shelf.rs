@@ -56,7 +56,7 @@ pub fn newest(folder: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     bail!(
-        "{}: all {} checkpoints are damaged; start again without --resume in another folder",
+        "{}: all {} checkpoints are damaged; begin the run again in another folder",
         folder.display(),
         all.len()
     )

@@ -159,6 +159,11 @@ pub fn read(folder: &Path) -> Result<State> {
     serde_json::from_str(&text).with_context(|| format!("{}: damaged", path.display()))
 }
 
+/// Whether a folder is a checkpoint that a run has written.
+pub fn is_of_a_run(folder: &Path) -> bool {
+    folder.join(STATE).is_file()
+}
+
 /// Reads a checkpoint's state and compares every file with what was written.
 ///
 /// # Errors

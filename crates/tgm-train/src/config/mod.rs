@@ -114,11 +114,14 @@ pub struct ModelConfig {
     /// Standardise the target per tubelet and channel. The paper does not say; VideoMAE does. Without, `clip.normalization` must
     /// be ImageNet's.
     pub normalize_target: bool,
+    /// Weights to begin with: a run, one of its checkpoints, a Hugging Face VideoMAE folder, or an original .pth file, of this model's
+    /// size. A decoder that is not there or does not fit is drawn. Default: none, all weights are drawn.
+    pub init: Option<PathBuf>,
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { preset: "base".into(), encoder: None, decoder: None, normalize_target: true }
+        Self { preset: "base".into(), encoder: None, decoder: None, normalize_target: true, init: None }
     }
 }
 

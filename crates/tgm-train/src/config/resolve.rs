@@ -4,7 +4,7 @@ use tgm_data::loader::MotionSource;
 use tgm_mae::MaeConfig;
 use tgm_video::Normalization;
 
-use super::{Config, ConfigError, Unit};
+use super::{Config, ConfigError, TrainConfig, Unit};
 
 /// The model that a configuration describes.
 ///
@@ -116,6 +116,26 @@ impl Plan {
         })
     }
 
+    /// Whether the micro-batches of a step can be shared by so many processes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming what would do.
+    pub fn check_share(train: &TrainConfig, processes: usize) -> Result<(), ConfigError> {
+        let micro_batch = if train.micro_batch == 0 { train.batch } else { train.micro_batch };
+        let (share, rest) = (train.batch / processes, train.batch % processes);
+        if rest == 0 && share.is_multiple_of(micro_batch) && share > 0 {
+            return Ok(());
+        }
+        let advice = match (1..=share.min(micro_batch)).rev().find(|&size| share.is_multiple_of(size)) {
+            Some(size) if rest == 0 => format!("--set train.micro_batch={size}"),
+            _ => format!("a train.batch that is a multiple of {processes}, or other --processes"),
+        };
+        Err(ConfigError(format!(
+            "a batch of {} in micro-batches of {micro_batch} cannot be shared by {processes} processes: give {advice}",
+            train.batch
+        )))
+    }
+
     /// Bytes that so many clips take while they wait for the model: one for each value.
     pub fn clip_bytes(&self, clips: usize) -> usize {
         clips * self.model.tokens() * self.model.tubelet_len()
@@ -169,10 +189,8 @@ mod tests {
 
     #[test]
     fn the_learning_rate_follows_from_the_global_batch() {
-        let mut config = Config {
-            train: crate::config::TrainConfig { batch: 512, ..Default::default() },
-            ..Config::default()
-        };
+        let mut config =
+            Config { train: TrainConfig { batch: 512, ..Default::default() }, ..Config::default() };
         config.train.micro_batch = 32;
         let plan = Plan::new(&config, 10_000).unwrap();
         assert_eq!((plan.lr, plan.micro_batches), ((3e-4, 2e-5), 16));

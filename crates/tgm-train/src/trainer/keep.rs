@@ -18,10 +18,9 @@ impl Trainer {
     pub(super) fn keep(&mut self, watch: &mut Watch, stop: u64) -> Result<()> {
         let (step, output) = (self.learner.position.step, &self.learner.config.output);
         let (checkpoint, picture) = (due(output.checkpoint_every, step), due(output.pictures_every, step));
-        let (save, probe) = (self.learner.checkpoint_is_due(), self.probe_is_due());
-        if save {
-            self.learner.check_weights()?;
-        }
+        // Weights that the last step could not be made with may be ruined: a checkpoint before them is worth more.
+        let sound = self.learner.position.skipped_in_a_row == 0 || step == stop;
+        let (save, probe) = (sound && self.learner.checkpoint_is_due(), sound && self.probe_is_due());
         if save || probe {
             // Without probes the best checkpoint is the one with the lowest loss since the one before.
             let loss = self.learner.position.progress.mean().filter(|_| self.probe.is_none());
@@ -111,7 +110,7 @@ impl Trainer {
         if self.saved == Some(step) {
             return Ok(checkpoint::of_step(&folder, step));
         }
-        if !self.learner.weights_are_finite()? {
+        if !self.learner.params.all_finite()? {
             let newest = checkpoint::newest(&folder)?;
             let newest = newest
                 .context("the weights are no longer finite, and there is no checkpoint to go back to")?;

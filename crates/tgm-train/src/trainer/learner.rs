@@ -13,7 +13,7 @@ use tgm_random::Streams;
 use super::{joint, optimizer};
 use crate::batch::ClipBatch;
 use crate::checkpoint::{DataPrint, Position};
-use crate::config::{Config, ConfigError, Plan};
+use crate::config::{Config, Plan};
 use crate::fault;
 use crate::guidance::Guide;
 use crate::run_data::{check_files, fingerprint, training_data};
@@ -31,6 +31,8 @@ pub(super) struct Learner {
     pub joint: Joint,
     pub optimizer: AdamW,
     pub position: Position,
+    /// The step at which the processes met.
+    begun: u64,
     pub group: Group,
     /// Of the last step; as large as the model, and kept from step to step.
     pub gradients: Option<Gradients>,
@@ -71,6 +73,7 @@ impl Learner {
             gradients: None,
             data_print: fingerprint(&data),
             position: Position::default(),
+            begun: 0,
             group: Group::alone(),
             config,
             plan,
@@ -81,39 +84,24 @@ impl Learner {
         })
     }
 
-    /// Whether the micro-batches of a step can be shared by so many processes.
-    pub fn check_share(&self, processes: usize) -> Result<()> {
-        let (batch, micro_batches) = (self.config.train.batch, self.plan.micro_batches);
-        if micro_batches.is_multiple_of(processes) {
-            return Ok(());
-        }
-        let advice = match (batch / processes, batch % processes) {
-            (share, 0) => format!("--set train.micro_batch={share}, or what divides it"),
-            _ => format!("and a train.batch that is a multiple of {processes}"),
-        };
-        Err(ConfigError(format!(
-            "the {micro_batches} micro-batches of a step cannot be shared by {processes} processes: give {advice}"
-        ))
-        .into())
-    }
-
     /// Micro-batches of a step that are this process's.
     pub fn own_micro_batches(&self) -> usize {
         self.plan.micro_batches / self.group.size()
     }
 
-    /// The loader of this process's batches from the current step on.
-    pub fn loader(&self) -> Result<TrainLoader> {
+    /// The loader of the batches of the process of this rank, from the current step on.
+    pub fn loader(&self, rank: usize) -> Result<TrainLoader> {
         let batches = Batches {
-            part: self.group.rank() as u64,
+            part: rank as u64,
             parts: self.group.size() as u64,
-            ..Batches::of(self.plan.micro_batch).from(self.position.step * self.own_micro_batches() as u64)
+            ..Batches::of(self.plan.micro_batch)
+                .starting_at(self.position.step * self.own_micro_batches() as u64)
         };
         let streams = Streams::new(self.config.seed);
-        Ok(TrainLoader::some(&self.data, &self.config.clip, &self.config.loader, batches, streams)?)
+        Ok(TrainLoader::with_batches(&self.data, &self.config.clip, &self.config.loader, batches, streams)?)
     }
 
-    /// This process's clips of the next step, masked; `skipped` is told of every video that was replaced.
+    /// The loader's clips of the next step, masked; `skipped` is told of every video that was replaced.
     pub fn load(&mut self, loader: &mut TrainLoader, skipped: &dyn Fn(&str)) -> Result<ClipBatch> {
         let mut batch = ClipBatch::default();
         for _ in 0..self.own_micro_batches() {
@@ -170,13 +158,23 @@ impl Learner {
             }
             None => self.position.step += 1,
         }
+        if all.leave || self.weights_are_compared() {
+            self.check_weights()?;
+        }
         Ok(Stepped { numbers: all, lr, fault })
     }
 
-    /// Whether a checkpoint is due after this step; the processes of a group compare their weights then.
+    /// Whether a checkpoint is due after this step.
     pub fn checkpoint_is_due(&self) -> bool {
         let (every, step) = (self.config.output.checkpoint_every, self.position.step);
         step == self.plan.length.stop || due(every, step)
+    }
+
+    /// Whether the processes of a group compare their weights after this step: before each that may be saved, and after the first, so that
+    /// machines which cannot train together do not do so for long.
+    fn weights_are_compared(&self) -> bool {
+        let step = self.position.step;
+        self.checkpoint_is_due() || due(self.config.output.probe_every, step) || step == self.begun + 1
     }
 
     /// Moves the optimiser.
@@ -185,19 +183,9 @@ impl Learner {
         let scale = if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 };
         self.optimizer.step(&self.params, grads, lr, scale)?;
         if let Some((head, _)) = &self.joint.contrastive {
-            head.constrain(&self.params)?;
+            head.constrain()?;
         }
         Ok(())
-    }
-
-    /// Whether every weight is a number.
-    pub fn weights_are_finite(&self) -> Result<bool> {
-        for (_, var) in self.params.iter() {
-            if !var.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Gives every process the weights, moments and position of the first.
@@ -211,6 +199,7 @@ impl Learner {
             self.position = serde_json::from_slice(&position).context("the first process's position")?;
             self.take_state(&tensors)?;
         }
+        self.begun = self.position.step;
         Ok(())
     }
 
@@ -239,7 +228,7 @@ impl Learner {
 
     /// Whether all processes have the same weights to the bit. They add the same numbers in the same order, but a processor of another kind may
     /// round otherwise.
-    pub fn check_weights(&mut self) -> Result<()> {
+    fn check_weights(&mut self) -> Result<()> {
         if self.group.size() == 1 {
             return Ok(());
         }

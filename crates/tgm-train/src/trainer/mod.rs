@@ -22,9 +22,11 @@ pub use self::member::Member;
 pub use self::rehearse::Rehearsed;
 use crate::checkpoint;
 use crate::config::{Config, Plan};
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
+use crate::init;
 use crate::metrics::JsonLines;
 use crate::probe::PeriodicProbe;
+use crate::progress::say;
 pub use crate::run_data::{subset, training_data};
 use crate::run_dir::RunDir;
 use crate::step::{Joint, Losses};
@@ -50,6 +52,8 @@ pub struct Trainer {
     stop: Stop,
     /// A process of the group was asked to stop.
     leave: bool,
+    /// Too many steps in a row were not finite: these weights are not worth keeping.
+    ruined: bool,
     probe: Option<PeriodicProbe>,
     saved: Option<u64>,
     /// From a checkpoint.
@@ -87,6 +91,7 @@ impl Trainer {
             probe: PeriodicProbe::new(config)?,
             stop: Stop::new(),
             leave: false,
+            ruined: false,
             saved: None,
             resumed: false,
             drawn: Vec::new(),
@@ -96,6 +101,10 @@ impl Trainer {
         };
         if let Start::Resume { allow_changes } = start {
             trainer.resume(allow_changes)?;
+        }
+        if let (Some(path), false) = (&trainer.learner.config.model.init, trainer.resumed) {
+            let taken = init::start_from(&trainer.learner.params, path)?;
+            say(&format!("beginning with the {taken}"));
         }
         Ok(trainer)
     }
@@ -110,10 +119,7 @@ impl Trainer {
         let folder = self.run.checkpoints();
         checkpoint::sweep(&folder)?;
         let Some(newest) = checkpoint::newest(&folder)? else {
-            crate::progress::say(&format!(
-                "{}: no checkpoint yet, starting at step 0",
-                self.run.path().display()
-            ));
+            say(&format!("{}: no checkpoint yet, starting at step 0", self.run.path().display()));
             return Ok(());
         };
         let state = checkpoint::restore(&newest, &self.learner.params, &mut self.learner.optimizer)?;
@@ -194,6 +200,18 @@ impl Trainer {
         let visible = ((1.0 - masking.ratio()) * model.tokens() as f64).round() as usize;
         let compute = self.learner.config.train.compute();
         model.memory(self.learner.params.count(), self.learner.plan.micro_batch, visible, compute)
+    }
+
+    /// What a step and its clips take more than the machine has, in words; none if they fit, or the system does not say.
+    pub fn memory_shortage(&self) -> Option<String> {
+        let bytes = self.memory().total() + self.learner.plan.clip_bytes(self.learner.config.train.batch);
+        let (needed, here) = (bytes as f64 / f64::from(1 << 20), environment::memory_mib()?);
+        (needed > here).then(|| {
+            format!(
+                "a step takes about {needed:.0} MiB, and this machine has {here:.0}: give a smaller train.micro_batch or train.batch, \
+                 train.recompute = true, or a smaller model"
+            )
+        })
     }
 
     /// The model of this run.
@@ -282,13 +300,13 @@ impl Trainer {
         let environment = Environment::here(step, self.peak_flops);
         JsonLines::open(&self.run.environment_file(), step)?.push(&environment)?;
         let mut watch = Watch::open(&self.run, &self.learner.config, step, stop)?;
-        let mut loader = self.learner.loader()?;
+        let mut loader = self.learner.loader(self.learner.group.rank())?;
         let mut clock = Clock::start(&loader);
         let mut losses = None;
         while self.learner.position.step < stop && !self.leaving() {
             match self.turn(&mut loader, &mut clock, &mut watch, stop) {
                 Ok(of_step) => losses = Some(of_step),
-                Err(error) if self.learner.position.step == step => return Err(error),
+                Err(error) if self.ruined || self.learner.position.step == step => return Err(error),
                 Err(error) => {
                     // The weights are those of a whole step: what was learnt since the last checkpoint is kept.
                     let here = checkpoint::of_step(&self.run.checkpoints(), self.learner.position.step);

@@ -31,7 +31,7 @@ impl Trainer {
     /// # Errors
     /// Those of a step.
     pub fn rehearse(&mut self, steps: usize, limit: Duration) -> Result<Rehearsed> {
-        let mut loader = self.learner.loader()?;
+        let mut loader = self.learner.loader(0)?;
         // With the joint loss, several micro-batches cost more each than one alone.
         let at_once = self.learner.plan.micro_batches.min(2);
         let wanted = steps * self.learner.plan.micro_batches;

@@ -1,5 +1,7 @@
 //! One step as the run writes it down.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use tgm_data::loader::TrainLoader;
 use tgm_group::Group;
@@ -9,6 +11,7 @@ use super::Trainer;
 use super::clock::Clock;
 use super::learner::{Fault, Stepped};
 use crate::batch::ClipBatch;
+use crate::checkpoint;
 use crate::fault;
 use crate::metrics::{Metrics, now};
 use crate::step::Losses;
@@ -77,17 +80,25 @@ impl Trainer {
             watch.line(&format!("skipped: {what} ({row} in a row, the run stops after {limit})"));
             return Ok(());
         }
-        // First, because what is written down may be large.
-        if self.learner.position.step > 0
-            && let Err(error) = self.save(None)
-        {
-            tracing::warn!("{error:#}");
-        }
-        let folder = self.write_down(batch, stepped)?;
+        self.ruined = true;
+        let back = match checkpoint::newest(&self.run.checkpoints())? {
+            Some(newest) => format!(
+                "and --resume --allow-changes with a lower schedule.base_lr or another train.clip_norm goes on from {}",
+                newest.display()
+            ),
+            None => {
+                "and there is no checkpoint before them: start again with a lower schedule.base_lr".into()
+            }
+        };
+        let written = match self.write_down(batch, stepped, fault) {
+            Ok(folder) => format!(
+                "what it was computed from is in {0}: look at it with `tgm replay {0}`",
+                folder.display()
+            ),
+            Err(error) => format!("what it was computed from could not be written down ({error:#})"),
+        };
         bail!(
-            "{what}, as for {limit} steps before (train.max_skipped); what it was computed from is in {folder}: look at it with \
-             `tgm replay {folder}`, then resume with --allow-changes and a lower schedule.base_lr or another train.clip_norm",
-            folder = folder.display(),
+            "{what}, as for {limit} steps before (train.max_skipped): these weights are not saved, {back}; {written}"
         );
     }
 
@@ -99,10 +110,17 @@ impl Trainer {
         }
     }
 
-    /// Writes the step down. In a group these are the first process's clips, and what they come to by themselves.
-    fn write_down(&mut self, batch: &ClipBatch, stepped: &Stepped) -> Result<std::path::PathBuf> {
-        let whole = batch.whole()?;
+    /// Writes the step down. In a group these are the clips of the process in which it began, loaded once more here, and what they come to by
+    /// themselves.
+    fn write_down(&mut self, batch: &ClipBatch, stepped: &Stepped, fault: &Fault) -> Result<PathBuf> {
         let folder = self.run.faults();
+        let whole = match fault.ranks.first() {
+            Some(&rank) if rank != self.learner.group.rank() => {
+                let mut loader = self.learner.loader(rank)?;
+                self.learner.load(&mut loader, &|_| {})?.whole()?
+            }
+            _ => batch.whole()?,
+        };
         if self.learner.group.size() == 1
             && let Some(grads) = &self.learner.gradients
         {
