@@ -46,7 +46,7 @@ pub fn layers() -> Result {
     Ok(())
 }
 
-/// The library crates and the trainer: the folders in `crates/`, in order.
+/// All crates: the folders in `crates/`, in order.
 pub fn crates() -> Result<Vec<String>> {
     let folder = root().join("crates");
     let entries = fs::read_dir(&folder)

@@ -26,7 +26,7 @@ Usage: cargo xtask <COMMAND> [ARGS]...
 Commands of this repository:
   setup   Check for FFmpeg, pkg-config and libclang; install what is missing (Debian, Ubuntu);
           --browser also Chromium, in which tests open the pages (without it they are skipped)
-  test    Run all tests: cargo test --workspace, or of one crate with `-p CRATE`;
+  test    Run the tests: cargo test --workspace, or of one crate with `-p CRATE`;
           --slow adds the slow ones, all other arguments go to cargo test
   ci      Everything continuous integration checks, tests included
   tidy    Check the files: white space, module docs, file lengths, machine paths, size of the fixtures
