@@ -74,7 +74,7 @@ fn look(
     depth: Depth,
     report: &mut FileReport,
 ) -> Result<Option<FrameIndex>, VideoError> {
-    let headers = probe(file)?;
+    let headers = probe(file, options)?;
     (report.width, report.height) = (headers.width, headers.height);
     (report.codec, report.fps) = (headers.codec, headers.average_fps);
     (report.frames, report.seconds) = (headers.frames_hint, headers.duration);
@@ -151,6 +151,20 @@ mod tests {
                 && index.is_some_and(|index| index.len() == FRAMES)
         });
         assert!(passes);
+    }
+
+    /// Headers were held against the default limits: a file that the loader reads was reported as too large.
+    #[test]
+    fn a_file_is_looked_at_within_the_limits_that_are_asked_for() {
+        let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/world/videos");
+        let file = VideoFile::whole(world.join("train-00000.mp4"));
+        for (max_pixels, good) in [(64 * 64, true), (64 * 64 - 1, false)] {
+            let options = ReadOptions { max_pixels, ..ReadOptions::default() };
+            for depth in [Depth::Headers, Depth::Ends] {
+                let (report, _) = examine("a.mp4", &file, &options, depth);
+                assert_eq!(report.problem.is_none(), good, "{depth:?}: {:?}", report.problem);
+            }
+        }
     }
 
     #[test]

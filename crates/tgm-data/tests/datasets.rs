@@ -96,6 +96,18 @@ fn one_list_used_twice_is_refused() {
     assert!(matches!(&error, DatasetError::Overlap { path, .. } if path.ends_with("1001.webm")), "{error}");
 }
 
+/// Only equal texts passed for one clip.
+#[test]
+fn a_clip_in_both_lists_is_found_however_it_is_spelt() {
+    for other in ["./a/1.mp4", "b/../a/1.mp4", "a//1.mp4"] {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), "train.csv", "a/1.mp4 0\nb/1.mp4 1\n");
+        put(dir.path(), "val.csv", &format!("c/1.mp4 0\n{other} 1\n"));
+        let error = Dataset::K400.read(dir.path(), 1).unwrap_err();
+        assert!(matches!(&error, DatasetError::Overlap { path, .. } if path == other), "{error}");
+    }
+}
+
 #[test]
 fn ssv2_classes_are_templates_without_brackets_and_captions_are_the_filled_in_labels() {
     let (_dir, layout) = miniature(Dataset::Ssv2);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use tgm_data::loader::{
-    ClipConfig, ClipError, EvalLoader, LoaderConfig, LoaderError, MotionSource, Sample, Subset, TestViews,
+    ClipConfig, EvalLoader, LoaderConfig, LoaderError, MotionSource, RowError, Sample, Subset, TestViews,
 };
 use tgm_data::manifest::Manifest;
 use tgm_masking::{Cues, Masking, MotionBoxConfig};
@@ -106,7 +106,7 @@ fn rectangles_cover_a_moving_square_in_hevc_vp9_and_av1() {
         std::fs::write(&manifest, format!("path\n{encoder}.mkv\n")).unwrap();
         let refused = clip(&manifest, MotionSource::Codec);
         assert!(
-            matches!(refused, Err(LoaderError::BadVideo { source: ClipError::NoCodecMotion { .. }, .. })),
+            matches!(refused, Err(LoaderError::BadVideo { source: RowError::NoCodecMotion { .. }, .. })),
             "{codec} has no vectors of its own: {refused:?}"
         );
         let sample = clip(&manifest, MotionSource::Auto).unwrap();

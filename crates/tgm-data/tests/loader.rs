@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tgm_data::index_store::IndexWriter;
 use tgm_data::loader::{
-    Batch, Batches, ClipConfig, ClipError, EvalLoader, LoaderConfig, LoaderError, MotionSource, Subset,
+    Batch, Batches, ClipConfig, EvalLoader, LoaderConfig, LoaderError, MotionSource, RowError, Subset,
     TestViews, TrainLoader,
 };
 use tgm_data::manifest::Manifest;
@@ -82,8 +82,8 @@ fn repeated_augmentation_takes_each_video_several_times_in_a_row_and_augments_it
     let data = train_split();
     let repeated = |start| {
         let config = workers(2);
-        let batches = Batches { repeats: 3, ..Batches::of(6).from(start) };
-        TrainLoader::some(&data, &clips(), &config, batches, Streams::new(11)).unwrap()
+        let batches = Batches { repeats: 3, ..Batches::of(6).starting_at(start) };
+        TrainLoader::with_batches(&data, &clips(), &config, batches, Streams::new(11)).unwrap()
     };
     let all: Vec<Batch> = repeated(0).take(6).map(Result::unwrap).collect();
     for batch in &all {
@@ -103,8 +103,8 @@ fn loaders_that_share_a_run_make_its_batches_between_them() {
     let data = train_split();
     let whole = batches(&data, &workers(2), 0, 12);
     let part = |part, start| {
-        let batches = Batches { part, parts: 3, ..Batches::of(5).from(start) };
-        TrainLoader::some(&data, &clips(), &workers(2), batches, Streams::new(11)).unwrap()
+        let batches = Batches { part, parts: 3, ..Batches::of(5).starting_at(start) };
+        TrainLoader::with_batches(&data, &clips(), &workers(2), batches, Streams::new(11)).unwrap()
     };
     let of_part = |number, start| part(number, start).take(2).map(Result::unwrap).collect::<Vec<Batch>>();
     for number in 0..3 {
@@ -113,7 +113,8 @@ fn loaders_that_share_a_run_make_its_batches_between_them() {
         assert_eq!(of_part(number, 2), [whole[first + 6].clone(), whole[first + 9].clone()]);
     }
     let none = Batches { part: 3, parts: 3, ..Batches::of(5) };
-    let error = TrainLoader::some(&data, &clips(), &workers(2), none, Streams::new(11)).err().unwrap();
+    let error =
+        TrainLoader::with_batches(&data, &clips(), &workers(2), none, Streams::new(11)).err().unwrap();
     assert!(error.to_string().contains("part"), "{error}");
 }
 
@@ -209,6 +210,27 @@ fn a_clip_has_the_shapes_that_its_configuration_says() {
 }
 
 #[test]
+fn the_tubelets_of_a_batch_are_those_of_its_clips_one_behind_the_other() {
+    let mut batch = batches(&train_split(), &workers(2), 0, 1).remove(0);
+    let (tubelets, shape) = batch.tubelets().unwrap();
+    assert_eq!(shape, [5, 4 * 4 * 4, 2 * 8 * 8 * 3]);
+    let each: Vec<f32> = batch.samples.iter().flat_map(|sample| sample.tubelets().unwrap()).collect();
+    assert_eq!(tubelets, each);
+    batch.samples[3].tubelet = TubeletShape { frames: 4, patch: 8 };
+    assert!(batch.tubelets().unwrap_err().to_string().contains("the same"));
+    batch.samples.clear();
+    assert!(batch.tubelets().is_err());
+}
+
+#[test]
+fn a_subset_of_all_rows_has_those_of_every_split() {
+    let manifest = Arc::new(Manifest::load(world().join("manifest.csv")).unwrap());
+    assert_eq!(Subset::all(&manifest).rows(), (0..24).collect::<Vec<u32>>());
+    let error = Subset::split(&manifest, "holiday").unwrap_err();
+    assert!(matches!(&error, LoaderError::Manifest(_)) && error.to_string().contains("holiday"), "{error}");
+}
+
+#[test]
 fn a_bad_video_is_replaced_and_reported() {
     let (_dir, manifest) =
         manifest_with(&["broken.mp4,train,,,", "absent.mp4,train,,,", "1.mp4,train,,60,61"], 6);
@@ -248,6 +270,22 @@ fn too_many_bad_videos_stop_training_with_the_reasons() {
         assert!(text.contains(part), "{text}");
     }
     assert!(results.len() < 30 && results[..results.len() - 1].iter().all(Result::is_ok));
+}
+
+/// A caller that asked on got the clips of the next step under the number of the one that failed.
+#[test]
+fn a_loader_that_has_failed_gives_no_batch_any_more() {
+    let (_dir, manifest) = manifest_with(&["broken.mp4,train,,,", "absent.mp4,train,,,"], 2);
+    let config = LoaderConfig { max_bad_share: 0.3, ..workers(2) };
+    let mut loader = loader(&split(&manifest, "train"), &config, 0);
+    let (failed, error) =
+        (0..).find_map(|step| Some((step, loader.next_batch().err()?))).expect("half of the videos are bad");
+    assert!(matches!(error, LoaderError::TooManyBad { .. }), "{error}");
+    for _ in 0..2 {
+        let error = loader.next_batch().unwrap_err();
+        assert!(matches!(error, LoaderError::Stopped { step } if step == failed), "{error}");
+    }
+    assert!(loader.next().is_none());
 }
 
 #[test]
@@ -321,10 +359,7 @@ fn a_codec_without_vectors_is_bad_with_codec_motion_and_fine_with_auto() {
         EvalLoader::new(&data, &config, &workers(1), TestViews::default()).unwrap().next().unwrap()
     };
     let error = with(MotionSource::Codec).unwrap_err();
-    assert!(
-        matches!(error, LoaderError::BadVideo { source: ClipError::NoCodecMotion { .. }, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, LoaderError::BadVideo { source: RowError::NoCodecMotion { .. }, .. }), "{error}");
     let clip = with(MotionSource::Auto).unwrap().remove(0);
     assert!(clip.motion.unwrap().vectors().iter().any(|v| v[0] != 0.0));
 }

@@ -292,6 +292,21 @@ fn a_folder_stands_in_for_a_manifest_with_captions_from_text_files() {
     assert!(matches!(error, ManifestError::NoVideos { .. }) && error.to_string().contains("manifest"));
 }
 
+/// Its video was looked for under another name, and was one of many that are absent.
+#[cfg(unix)]
+#[test]
+fn a_video_whose_name_is_not_unicode_is_named_and_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.mp4"), "").unwrap();
+    std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.txt")), "no video").unwrap();
+    assert_eq!(Manifest::load(dir.path()).unwrap().len(), 1);
+    std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.mp4")), "").unwrap();
+    let error = Manifest::load(dir.path()).unwrap_err();
+    assert!(matches!(error, ManifestError::NotUtf8 { .. }), "{error}");
+    assert!(error.to_string().contains("`caf\u{fffd}.mp4` is not UTF-8"), "{error}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_link_to_a_folder_that_it_lies_in_repeats_nothing() {

@@ -9,9 +9,17 @@ use crate::{Clip, MotionGrid, TubeletShape, VideoError};
 /// noise and flat areas do not move. Cells smaller than 8 pixels are matched over the 8 × 8 pixels around them.
 ///
 /// # Errors
-/// [`VideoError::Invalid`] when the tubelets do not tile the clip.
+/// [`VideoError::Invalid`] when the tubelets do not tile the clip, or `radius` leads out of the frame from everywhere in it.
 pub fn block_motion(clip: &Clip, shape: TubeletShape, radius: usize) -> Result<MotionGrid, VideoError> {
     let (slots, rows, cols) = shape.grid(clip)?;
+    let side = clip.width().max(clip.height());
+    if radius >= side {
+        return Err(VideoError::invalid(
+            "the radius of block matching",
+            radius,
+            format!("it must be below the frame's {side} pixels"),
+        ));
+    }
     let luma: Vec<Luma> = (0..clip.frames()).map(|i| Luma::of(clip, i)).collect();
     let offsets = offsets_by_length(radius as i32);
     let mut vectors = Vec::with_capacity(slots * rows * cols);
@@ -42,7 +50,7 @@ const MIN_WINDOW: usize = 8;
 fn offsets_by_length(radius: i32) -> Vec<(i32, i32)> {
     let mut all: Vec<(i32, i32)> =
         (-radius..=radius).flat_map(|y| (-radius..=radius).map(move |x| (x, y))).collect();
-    all.sort_by_key(|(x, y)| x * x + y * y);
+    all.sort_by_key(|&(x, y)| i64::from(x) * i64::from(x) + i64::from(y) * i64::from(y));
     all
 }
 

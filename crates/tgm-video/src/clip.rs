@@ -19,6 +19,17 @@ pub struct View {
 }
 
 impl View {
+    /// Bytes of a clip of so many frames.
+    pub(crate) fn bytes(&self, frames: usize) -> Result<usize, VideoError> {
+        rgb_bytes(frames, self.size as usize, self.size as usize).ok_or_else(|| {
+            VideoError::invalid(
+                "the clip's size",
+                self.size,
+                format!("{frames} frames of it are too many bytes"),
+            )
+        })
+    }
+
     /// Refuses views without pixels, and crops outside of a frame of this size.
     pub(crate) fn check(&self, width: u32, height: u32) -> Result<(), VideoError> {
         if self.size == 0 {
@@ -26,6 +37,12 @@ impl View {
         }
         self.crop.check(width, height)
     }
+}
+
+/// Bytes of RGB frames `[T, H, W, 3]`, unless they are more than memory can have.
+pub(crate) fn rgb_bytes(frames: usize, height: usize, width: usize) -> Option<usize> {
+    let bytes = frames.checked_mul(height)?.checked_mul(width)?.checked_mul(3)?;
+    (bytes <= isize::MAX as usize).then_some(bytes)
 }
 
 /// RGB frames of one size, u8 `[T, H, W, 3]`, with the time of each.
@@ -45,9 +62,10 @@ impl Clip {
     /// [`VideoError::Invalid`] when the number of bytes is not `times.len() * height * width * 3`.
     pub fn new(data: Vec<u8>, height: usize, width: usize, times: Vec<f64>) -> Result<Self, VideoError> {
         let frames = times.len();
-        if data.len() != frames * height * width * 3 {
-            let must =
-                format!("{frames} RGB frames of {width}x{height} need {}", frames * height * width * 3);
+        let needed = rgb_bytes(frames, height, width);
+        if needed != Some(data.len()) {
+            let needed = needed.map_or("more than memory can have".to_owned(), |needed| needed.to_string());
+            let must = format!("{frames} RGB frames of {width}x{height} need {needed}");
             return Err(VideoError::invalid("the clip's length in bytes", data.len(), must));
         }
         Ok(Self { data, frames, height, width, times })
@@ -59,14 +77,16 @@ impl Clip {
     /// with the reduction, as in Pillow and torchvision).
     ///
     /// # Errors
-    /// [`VideoError::SizeChanged`] when the frames differ in size, [`VideoError::Invalid`] when the crop leaves them.
+    /// [`VideoError::SizeChanged`] when the frames differ in size, [`VideoError::Invalid`] when the crop leaves them, or one
+    /// does not have the pixels of its size.
     pub fn from_frames(frames: &[Frame], view: &View) -> Result<Self, VideoError> {
         frames.first().map_or(Ok(()), |first| view.check(first.width, first.height))?;
         let size = view.size as usize;
         let mut resizer = Resizer::default();
-        let mut data = vec![0; frames.len() * size * size * 3];
+        let mut data = vec![0; view.bytes(frames.len())?];
         for (frame, target) in frames.iter().zip(data.chunks_exact_mut((size * size * 3).max(1))) {
             frame.same_size_as(&frames[0])?;
+            frame.check_pixels()?;
             resizer.resize(&frame.rgb, (frame.width, frame.height), view.crop, view, target)?;
         }
         Self::new(data, size, size, frames.iter().map(|frame| frame.seconds).collect())
@@ -223,5 +243,23 @@ mod tests {
         ));
         assert!(Clip::from_frames(&mixed[..1], &view(0, 0, 6, 0, false)).is_err());
         assert!(Clip::new(vec![0; 5], 1, 1, vec![0.0]).is_err());
+    }
+
+    /// The number of bytes came out as 0 in release builds, and the clip was accepted.
+    #[test]
+    fn sizes_whose_product_does_not_fit_are_refused() {
+        let side = 1 << (usize::BITS / 2);
+        let error = Clip::new(Vec::new(), side, side, vec![0.0]).unwrap_err().to_string();
+        assert!(error.contains("the clip's length in bytes is 0"), "{error}");
+        let huge = view(0, 0, 6, u32::MAX, false);
+        assert!(matches!(Clip::from_frames(&[ramp(8, 6)], &huge), Err(VideoError::Invalid { .. })));
+    }
+
+    /// It was the view that could not be resized.
+    #[test]
+    fn a_frame_without_all_of_its_pixels_is_named() {
+        let short = Frame { rgb: vec![0; 5], number: 7, ..ramp(8, 6) };
+        let error = Clip::from_frames(&[short], &view(0, 0, 6, 4, false)).unwrap_err().to_string();
+        assert_eq!(error, "the frame's length in bytes is 5, but frame 7 of 8x6 needs 3 for each pixel");
     }
 }

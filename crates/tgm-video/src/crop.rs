@@ -51,6 +51,7 @@ impl CropBox {
 /// How the [`CropBox`] of a clip is chosen. The box is then resized to the clip's square size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Crop {
     /// VideoMAE's pre-training crop (TSN's "multi-scale crop"): sides are the short side times one of `scales`, width and
     /// height may differ by `max_distort` steps of that list, and the box sits at one of 13 fixed places (corners,

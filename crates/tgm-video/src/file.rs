@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The bytes of a video: a file, or a part of one, such as a member of a tar archive. Parts are read where they lie; nothing is
 /// unpacked.
 ///
-/// Whatever takes a `VideoFile` takes a path as well.
+/// Whatever takes a `VideoFile` takes a path as well, as a [`Path`] or a text.
 ///
 /// ```
 /// use tgm_video::{EncodeOptions, ReadOptions, VideoFile, VideoReader, VideoWriter};
@@ -128,6 +128,24 @@ impl From<&PathBuf> for VideoFile {
     }
 }
 
+impl From<&str> for VideoFile {
+    fn from(path: &str) -> Self {
+        Self::whole(path)
+    }
+}
+
+impl From<String> for VideoFile {
+    fn from(path: String) -> Self {
+        Self::whole(path)
+    }
+}
+
+impl From<&String> for VideoFile {
+    fn from(path: &String) -> Self {
+        Self::whole(path)
+    }
+}
+
 impl From<&Self> for VideoFile {
     fn from(file: &Self) -> Self {
         file.clone()
@@ -143,6 +161,7 @@ mod tests {
         let whole = VideoFile::from(Path::new("/a:b.mp4"));
         assert_eq!((whole.name(), whole.range()), (Path::new("/a:b.mp4"), None));
         assert_eq!(whole.ffmpeg_url(), "file:/a:b.mp4");
+        assert_eq!([VideoFile::from("/a:b.mp4"), "/a:b.mp4".to_owned().into()], [whole.clone(), whole]);
         let part = VideoFile::part("/s.tar", 512..700, "/s.tar/a.mp4");
         assert_eq!((part.name(), part.path()), (Path::new("/s.tar/a.mp4"), Path::new("/s.tar")));
         assert_eq!(part.length().unwrap(), 188);

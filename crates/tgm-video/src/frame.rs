@@ -1,6 +1,7 @@
 //! One decoded frame.
 
 use crate::VideoError;
+use crate::clip::rgb_bytes;
 
 /// A decoded frame, upright and in RGB.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +26,16 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Refuses a frame that does not have the pixels of its size, as those of [`ViewedFrames`](crate::ViewedFrames).
+    pub(crate) fn check_pixels(&self) -> Result<(), VideoError> {
+        let Self { number, width, height, .. } = *self;
+        if rgb_bytes(1, height as usize, width as usize) == Some(self.rgb.len()) {
+            return Ok(());
+        }
+        let must = format!("frame {number} of {width}x{height} needs 3 for each pixel");
+        Err(VideoError::invalid("the frame's length in bytes", self.rgb.len(), must))
+    }
+
     pub(crate) fn same_size_as(&self, first: &Frame) -> Result<(), VideoError> {
         if (self.width, self.height) == (first.width, first.height) {
             return Ok(());

@@ -77,6 +77,10 @@ mod vectors;
 mod writer;
 mod yuv;
 
+/// Where the generators come from that [`Sampling`], [`Crop`] and [`RandAugment`] draw from: whoever uses this crate needs no
+/// other one for them.
+pub use tgm_random;
+
 pub use block_motion::block_motion;
 pub use clip::{Clip, View};
 pub use crop::{Crop, CropBox};
@@ -88,7 +92,7 @@ pub use motion::{MotionGrid, motion_grid};
 pub use orientation::Rotation;
 pub use picture::write_png;
 pub use probe::{Probe, probe};
-pub use rand_augment::{Operation, RandAugment};
+pub use rand_augment::RandAugment;
 pub use reader::{ReadOptions, VideoReader, ViewedFrames};
 pub use sampling::Sampling;
 pub use scan::scanner_version;

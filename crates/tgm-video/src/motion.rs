@@ -28,7 +28,7 @@ pub struct MotionGrid {
 /// size.
 pub fn motion_grid(frames: &[Frame], view: &View, shape: TubeletShape) -> Result<MotionGrid, VideoError> {
     let size = view.size as usize;
-    let (slots, rows, cols) = shape.tile(frames.len(), size, size)?;
+    let (slots, rows, cols) = shape.grid_of(frames.len(), size, size)?;
     view.crop.check(frames[0].width, frames[0].height)?;
     let mut vectors = Vec::with_capacity(slots * rows * cols);
     for slot in 0..slots {

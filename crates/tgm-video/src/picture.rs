@@ -5,16 +5,17 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use crate::VideoError;
+use crate::clip::rgb_bytes;
 
 /// Writes RGB pixels `[H, W, 3]` as a PNG file.
 ///
 /// # Errors
 /// [`VideoError::Invalid`] when the number of bytes does not fit, [`VideoError::Io`] and [`VideoError::Png`] when
 /// the file cannot be written.
-pub fn write_png(path: &Path, rgb: &[u8], width: u32, height: u32) -> Result<(), VideoError> {
-    let expected = width as usize * height as usize * 3;
-    if rgb.len() != expected {
-        let must = format!("a {width}x{height} RGB picture needs {expected}");
+pub fn write_png(path: impl AsRef<Path>, rgb: &[u8], width: u32, height: u32) -> Result<(), VideoError> {
+    let path = path.as_ref();
+    if rgb_bytes(1, height as usize, width as usize) != Some(rgb.len()) {
+        let must = format!("a {width}x{height} RGB picture needs 3 for each pixel");
         return Err(VideoError::invalid("the picture's length in bytes", rgb.len(), must));
     }
     let file = File::create(path).map_err(|source| VideoError::io(path, source))?;
@@ -46,7 +47,7 @@ mod tests {
 
     #[test]
     fn wrong_lengths_and_absent_folders_are_errors() {
-        assert!(matches!(write_png(Path::new("x.png"), &[0; 5], 1, 1), Err(VideoError::Invalid { .. })));
-        assert!(matches!(write_png(Path::new("no/such/x.png"), &[0; 3], 1, 1), Err(VideoError::Io { .. })));
+        assert!(matches!(write_png("x.png", &[0; 5], 1, 1), Err(VideoError::Invalid { .. })));
+        assert!(matches!(write_png("no/such/x.png", &[0; 3], 1, 1), Err(VideoError::Io { .. })));
     }
 }

@@ -47,14 +47,14 @@ pub struct Probe {
     pub interlaced: bool,
 }
 
-/// Reads a file's headers.
+/// Reads a file's headers, within the limits on size and time that reading it would have.
 ///
 /// # Errors
-/// [`VideoError::Io`], [`VideoError::Open`], [`VideoError::NoVideoStream`] or [`VideoError::Rotation`].
-pub fn probe(file: impl Into<VideoFile>) -> Result<Probe, VideoError> {
-    let options = ReadOptions::default();
+/// [`VideoError::Io`], [`VideoError::Open`], [`VideoError::NoVideoStream`], [`VideoError::Rotation`], [`VideoError::TooLarge`] or
+/// [`VideoError::TooSlow`]; [`VideoError::Invalid`] for options that fail [`ReadOptions::validate`].
+pub fn probe(file: impl Into<VideoFile>, options: &ReadOptions) -> Result<Probe, VideoError> {
     let deadline = Arc::new(Deadline::after(options.max_seconds));
-    Ok(Source::open(file.into(), &options, deadline, Depth::Streams)?.probe)
+    Ok(Source::open(file.into(), options, deadline, Depth::Streams)?.probe)
 }
 
 /// Sets FFmpeg up, once per process; its messages go to `tracing`.
@@ -130,6 +130,7 @@ impl Source {
         deadline: Arc<Deadline>,
         depth: Depth,
     ) -> Result<Self, VideoError> {
+        options.validate()?;
         init()?;
         let path = file.name();
         // FFmpeg reports every failure to open as the same few codes; the system says which it is.

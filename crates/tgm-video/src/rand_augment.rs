@@ -32,7 +32,7 @@ impl Default for RandAugment {
 
 /// What is done to every frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Operation {
+enum Operation {
     /// Stretches each channel to 0 … 255.
     AutoContrast,
     /// Flattens each channel's histogram.
@@ -109,11 +109,8 @@ impl RandAugment {
 }
 
 impl Operation {
-    /// Operation number `which` of timm's increasing set, at a level from 0 to 1.
-    ///
-    /// # Panics
-    /// If `which` is not below 15.
-    pub fn at(which: usize, level: f64, sign: f64) -> Self {
+    /// Operation number `which` of the 15 of timm's increasing set, at a level from 0 to 1.
+    fn at(which: usize, level: f64, sign: f64) -> Self {
         let enhance = 1.0 + 0.9 * level * sign;
         match which {
             0 => Self::AutoContrast,
@@ -131,12 +128,12 @@ impl Operation {
             12 => Self::ShearY(0.3 * level * sign),
             13 => Self::TranslateX(0.45 * level * sign),
             14 => Self::TranslateY(0.45 * level * sign),
-            _ => panic!("operation {which} of 15"),
+            _ => unreachable!("operation {which} of 15"),
         }
     }
 
     /// Changes a frame `[H, W, 3]`.
-    pub fn apply(self, frame: &mut [u8], width: usize, height: usize) {
+    fn apply(self, frame: &mut [u8], width: usize, height: usize) {
         let each = |frame: &mut [u8], of: &dyn Fn(u8) -> u8| frame.iter_mut().for_each(|v| *v = of(*v));
         match self {
             Self::AutoContrast => per_channel(frame, auto_contrast),

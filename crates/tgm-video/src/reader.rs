@@ -1,5 +1,6 @@
 //! Exact random access to the frames of a file.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,6 +52,24 @@ impl Default for ReadOptions {
 }
 
 impl ReadOptions {
+    /// Refuses times that are none: they would be no limit at all, or one that every file breaks. Infinity is no limit.
+    ///
+    /// # Errors
+    /// [`VideoError::Invalid`] naming the field.
+    pub fn validate(&self) -> Result<(), VideoError> {
+        for (what, seconds) in [("max_duration", self.max_duration), ("max_seconds", self.max_seconds)] {
+            // No comparison holds for NaN.
+            if !(0.0..=f64::INFINITY).contains(&seconds) {
+                return Err(VideoError::invalid(
+                    what,
+                    seconds,
+                    "it must be 0 s or more (`inf` for no limit)",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn check_size(&self, path: &Path, width: u32, height: u32) -> Result<(), VideoError> {
         if u64::from(width) * u64::from(height) <= self.max_pixels {
             return Ok(());
@@ -80,6 +99,17 @@ pub struct VideoReader {
     part: Vec<u8>,
 }
 
+impl fmt::Debug for VideoReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fetcher { source, options, index, .. } = &self.fetcher;
+        f.debug_struct("VideoReader")
+            .field("path", &source.path)
+            .field("frames", &index.len())
+            .field("options", options)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Views of the same frames, made while they were decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ViewedFrames {
@@ -93,8 +123,8 @@ impl VideoReader {
     /// Opens a file and indexes its frames.
     ///
     /// # Errors
-    /// Whatever [`probe`](crate::probe) reports; [`VideoError::Decoder`], [`VideoError::TooLarge`],
-    /// [`VideoError::TooManyFrames`], [`VideoError::TooLong`], [`VideoError::NoFrames`], [`VideoError::Truncated`].
+    /// Whatever [`probe`](crate::probe) reports; [`VideoError::Decoder`], [`VideoError::TooManyFrames`],
+    /// [`VideoError::TooLong`], [`VideoError::NoFrames`], [`VideoError::Truncated`].
     pub fn open(file: impl Into<VideoFile>, options: &ReadOptions) -> Result<Self, VideoError> {
         let deadline = Arc::new(Deadline::after(options.max_seconds));
         let mut source = Source::open(file.into(), options, deadline, Depth::Streams)?;
@@ -207,8 +237,8 @@ impl VideoReader {
     pub fn read_views(&mut self, frames: &[usize], views: &[View]) -> Result<ViewedFrames, VideoError> {
         let wanted = in_order(frames);
         let frame_bytes = |view: &View| view.size as usize * view.size as usize * 3;
-        let mut made: Vec<Vec<u8>> =
-            views.iter().map(|view| vec![0; wanted.len() * frame_bytes(view)]).collect();
+        let blank = |view: &View| Ok(vec![0; view.bytes(wanted.len())?]);
+        let mut made: Vec<Vec<u8>> = views.iter().map(blank).collect::<Result<_, VideoError>>()?;
         let mut facts: Vec<Frame> = Vec::with_capacity(wanted.len());
         let Self { fetcher, converter, resizer, part } = self;
         fetcher.each(&wanted, |shot| {
@@ -230,9 +260,11 @@ impl VideoReader {
         let places: Vec<usize> = frames.iter().map(|frame| position(&wanted, *frame)).collect();
         let repeats = frames != wanted;
         let clips = views.iter().zip(made).map(|(view, made)| {
-            let bytes = frame_bytes(view);
             let data = match repeats {
-                true => places.iter().flat_map(|at| &made[at * bytes..][..bytes]).copied().collect(),
+                true => {
+                    let bytes = frame_bytes(view);
+                    places.iter().flat_map(|at| &made[at * bytes..][..bytes]).copied().collect()
+                }
                 false => made,
             };
             let times = places.iter().map(|at| facts[*at].seconds).collect();

@@ -11,7 +11,8 @@ use crate::VideoError;
 /// How the frames of a clip are chosen among the `num_frames` frames of a video.
 ///
 /// Both methods return exactly [`frames`](Sampling::frames) frame numbers, in order and below `num_frames`; the
-/// last reachable frame repeats when the video is shorter than the clip. A video without frames gives none.
+/// last reachable frame repeats when the video is shorter than the clip. A video without frames gives none. What
+/// [`validate`](Sampling::validate) refuses is drawn from, too: a stride of 0 is one of 1.
 ///
 /// ```
 /// use tgm_video::Sampling;
@@ -22,6 +23,7 @@ use crate::VideoError;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Sampling {
     /// `frames` frames, `stride` apart, from a random start: VideoMAE's pre-training.
     Dense {
@@ -79,19 +81,20 @@ impl Sampling {
     /// * `Uniform`: a random frame of each segment `[i*n/frames, (i+1)*n/frames)`; a segment without a whole frame
     ///   takes the frame it lies in.
     pub fn train(&self, num_frames: usize, rng: &mut impl Rng) -> Vec<usize> {
-        if num_frames == 0 {
+        if num_frames == 0 || self.frames() == 0 {
             return Vec::new();
         }
         match *self {
             Self::Dense { frames, stride } => {
-                let room = (num_frames + 1).saturating_sub(frames * stride);
+                let stride = stride.max(1);
+                let room = num_frames.saturating_add(1).saturating_sub(frames.saturating_mul(stride));
                 let start = if room > 0 { rng.random_range(0..room) } else { 0 };
                 strided(start, frames, stride, num_frames)
             }
             Self::DenseWindow { frames, stride } => window(num_frames, frames, stride.max(1), rng),
             Self::Uniform { frames } => (0..frames)
                 .map(|i| {
-                    let (start, end) = (i * num_frames / frames, (i + 1) * num_frames / frames);
+                    let (start, end) = (share(num_frames, i, frames), share(num_frames, i + 1, frames));
                     if end > start { rng.random_range(start..end) } else { start }
                 })
                 .collect(),
@@ -108,41 +111,42 @@ impl Sampling {
     ///
     /// A view past the last one is the last one.
     pub fn test_view(&self, num_frames: usize, view: usize, views: usize) -> Vec<usize> {
-        if num_frames == 0 {
+        if num_frames == 0 || self.frames() == 0 {
             return Vec::new();
         }
         let views = views.max(1);
         let view = view.min(views - 1);
         match *self {
             Self::Dense { frames, stride } | Self::DenseWindow { frames, stride } => {
-                let available = num_frames.div_ceil(stride.max(1));
-                let spare = available.saturating_sub(frames);
-                let start = if views == 1 { spare / 2 } else { spare * view / (views - 1) };
+                let stride = stride.max(1);
+                let spare = num_frames.div_ceil(stride).saturating_sub(frames);
+                let start = if views == 1 { spare / 2 } else { share(spare, view, views - 1) };
                 strided(start * stride, frames, stride, num_frames)
             }
             Self::Uniform { frames } => {
                 let tick = num_frames as f64 / frames as f64;
-                let phase = |v: usize| if views == 1 { 0.5 } else { v as f64 / views as f64 };
-                let at = |x: usize, v: usize| (tick * phase(v) + tick * x as f64) as usize;
-                // Sorted already: phases grow within a segment and segments follow one another.
-                let all: Vec<usize> = (0..frames)
-                    .flat_map(|x| (0..views).map(move |v| (x, v)))
-                    .map(|(x, v)| at(x, v))
-                    .collect();
-                all.into_iter().skip(view).step_by(views).map(|f| f.min(num_frames - 1)).collect()
+                let phase = if views == 1 { 0.5 } else { view as f64 / views as f64 };
+                // That list is sorted: phases grow within a segment and segments follow one another.
+                let at = |x: usize| (tick * phase + tick * x as f64) as usize;
+                (0..frames).map(|x| at(x).min(num_frames - 1)).collect()
             }
         }
     }
 }
 
+/// `whole * part / parts`, rounded down, without the product in between that need not fit.
+fn share(whole: usize, part: usize, parts: usize) -> usize {
+    (whole as u128 * part as u128 / parts as u128) as usize
+}
+
 /// `frames` frame numbers from `start`, `stride` apart; the last one inside the video repeats.
 fn strided(start: usize, frames: usize, stride: usize, num_frames: usize) -> Vec<usize> {
-    let reachable = (num_frames - 1).saturating_sub(start) / stride.max(1);
+    let reachable = (num_frames - 1).saturating_sub(start) / stride;
     (0..frames).map(|i| start + i.min(reachable) * stride).collect()
 }
 
 fn window(num_frames: usize, frames: usize, stride: usize, rng: &mut impl Rng) -> Vec<usize> {
-    let span = frames * stride;
+    let span = frames.saturating_mul(stride);
     if num_frames <= span {
         let whole = linspace(0, num_frames, num_frames / stride, num_frames - 1);
         return whole.chain(std::iter::repeat(num_frames - 1)).take(frames).collect();
@@ -154,7 +158,7 @@ fn window(num_frames: usize, frames: usize, stride: usize, rng: &mut impl Rng) -
 /// `count` numbers from `start` to `end` inclusive, rounded down and cut at `last`.
 fn linspace(start: usize, end: usize, count: usize, last: usize) -> impl Iterator<Item = usize> {
     let steps = count.saturating_sub(1).max(1);
-    (0..count).map(move |i| (start + (end - start) * i / steps).min(last))
+    (0..count).map(move |i| (start + share(end - start, i, steps)).min(last))
 }
 
 #[cfg(test)]
@@ -231,6 +235,34 @@ mod tests {
         assert_eq!(sampling.test_view(100, 0, 2), starts);
         assert_eq!(sampling.test_view(100, 1, 2), centres);
         assert_eq!(sampling.test_view(100, 0, 1), centres);
+    }
+
+    /// A stride of 0 reached the frame behind the last one, and large products overflowed.
+    #[test]
+    fn impossible_settings_stay_inside_the_video_too() {
+        let rng = &mut Streams::new(0).stream("frames", 0, 0);
+        for frames in [0, 4] {
+            for stride in [0, 1, usize::MAX / 2, usize::MAX] {
+                for sampling in [
+                    Sampling::Dense { frames, stride },
+                    Sampling::DenseWindow { frames, stride },
+                    Sampling::Uniform { frames },
+                ] {
+                    for n in [1, 10, usize::MAX] {
+                        let views = [(0, 1), (2, 3), (usize::MAX, usize::MAX)]
+                            .map(|(view, views)| sampling.test_view(n, view, views));
+                        let train = (0..200).map(|_| sampling.train(n, rng));
+                        for clip in train.chain(views) {
+                            assert_eq!(clip.len(), frames, "{sampling:?}");
+                            assert!(
+                                clip.is_sorted() && clip.iter().all(|&f| f < n),
+                                "{sampling:?}: {clip:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

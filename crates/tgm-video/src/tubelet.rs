@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::clip::rgb_bytes;
 use crate::{Clip, VideoError, ffi};
 
 /// The size of one tubelet: `frames` × `patch` × `patch` pixels of three channels.
@@ -22,10 +23,10 @@ impl Default for TubeletShape {
 }
 
 impl TubeletShape {
-    /// Numbers in one tubelet: `frames * patch * patch * 3`.
+    /// Numbers in one tubelet: `frames * patch * patch * 3`, or the largest number where that does not fit.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.frames * self.patch * self.patch * 3
+        [self.patch, self.patch, 3].into_iter().fold(self.frames, usize::saturating_mul)
     }
 
     /// Slots, rows and columns of tubelets in a clip.
@@ -33,11 +34,21 @@ impl TubeletShape {
     /// # Errors
     /// [`VideoError::Invalid`] when the tubelets do not tile the clip exactly, or have no size.
     pub fn grid(&self, clip: &Clip) -> Result<(usize, usize, usize), VideoError> {
-        self.tile(clip.frames(), clip.height(), clip.width())
+        self.grid_of(clip.frames(), clip.height(), clip.width())
     }
 
-    /// As [`grid`](Self::grid), for a clip that is not there yet.
-    pub(crate) fn tile(
+    /// As [`grid`](Self::grid), for a clip of this size that is not there yet.
+    ///
+    /// ```
+    /// use tgm_video::TubeletShape;
+    ///
+    /// assert_eq!(TubeletShape::default().grid_of(16, 224, 224)?, (8, 14, 14));
+    /// # Ok::<(), tgm_video::VideoError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`grid`](Self::grid).
+    pub fn grid_of(
         &self,
         frames: usize,
         height: usize,
@@ -82,6 +93,22 @@ impl Normalization {
     /// Leaves values in 0..=1.
     pub const NONE: Self = Self { mean: [0.0; 3], std: [1.0; 3] };
 
+    /// Refuses numbers that make infinities, or always the same, of every pixel.
+    ///
+    /// # Errors
+    /// [`VideoError::Invalid`] naming the field.
+    pub fn validate(&self) -> Result<(), VideoError> {
+        let refuse =
+            |what, values: &[f32; 3], must: &str| Err(VideoError::invalid(what, format!("{values:?}"), must));
+        if !self.mean.iter().all(|mean| mean.is_finite()) {
+            return refuse("normalization.mean", &self.mean, "each number must be finite");
+        }
+        if !self.std.iter().all(|std| std.is_normal() && *std > 0.0) {
+            return refuse("normalization.std", &self.std, "each number must be finite and above 0");
+        }
+        Ok(())
+    }
+
     /// Normalised value of each byte, per channel.
     fn table(&self) -> [[f32; 3]; 256] {
         std::array::from_fn(|byte| {
@@ -102,7 +129,7 @@ impl Normalization {
 /// VideoMAE's embedding input (up to a fixed permutation of the weights) and its reconstruction target.
 ///
 /// # Errors
-/// [`VideoError::Invalid`] when the tubelets do not tile the clip.
+/// [`VideoError::Invalid`] when the tubelets do not tile the clip, or the normalization fails [`Normalization::validate`].
 pub fn patchify(
     clip: &Clip,
     shape: TubeletShape,
@@ -117,7 +144,7 @@ pub fn patchify(
 /// used again.
 ///
 /// # Errors
-/// [`VideoError::Invalid`] when the tubelets do not tile the clip; then nothing is added.
+/// As [`patchify`]; then nothing is added.
 pub fn patchify_into(
     clip: &Clip,
     shape: TubeletShape,
@@ -125,6 +152,7 @@ pub fn patchify_into(
     tubelets: &mut Vec<f32>,
 ) -> Result<(), VideoError> {
     let grid = shape.grid(clip)?;
+    normalization.validate()?;
     tubelets.reserve(clip.data().len());
     let table = normalization.table();
     let fused = Fused::new(normalization);
@@ -257,19 +285,25 @@ pub fn unpatchify(
     normalization: &Normalization,
 ) -> Result<Clip, VideoError> {
     let (slots, row_count, cols) = grid;
-    let expected = slots * row_count * cols * shape.len();
-    if tubelets.len() != expected {
-        let must = format!("{slots}x{row_count}x{cols} tubelets of {} values need {expected}", shape.len());
+    let sides = || {
+        let frames = slots.checked_mul(shape.frames)?;
+        Some((frames, row_count.checked_mul(shape.patch)?, cols.checked_mul(shape.patch)?))
+    };
+    let sides = sides().filter(|&(frames, height, width)| {
+        rgb_bytes(frames, height, width).is_some_and(|bytes| bytes == tubelets.len())
+    });
+    let Some((frames, height, width)) = sides else {
+        let must = format!("there must be {slots}x{row_count}x{cols} tubelets of {} values", shape.len());
         return Err(VideoError::invalid("the number of tubelet values", tubelets.len(), must));
-    }
-    let mut data = vec![0; expected];
+    };
+    let mut data = vec![0; tubelets.len()];
     let mut values = tubelets.iter();
     for (start, len) in rows(grid, shape) {
         for (i, (byte, value)) in data[start..start + len].iter_mut().zip(&mut values).enumerate() {
             *byte = normalization.byte(*value, i % 3);
         }
     }
-    Clip::new(data, row_count * shape.patch, cols * shape.patch, vec![0.0; slots * shape.frames])
+    Clip::new(data, height, width, vec![0.0; frames])
 }
 
 /// Start and length, in the clip's bytes, of every pixel row of every tubelet, in tubelet order.
@@ -338,7 +372,7 @@ mod tests {
         /// To the bit what the table says, by whichever way it is computed.
         #[test]
         fn every_value_is_the_tables(
-            patch in 1..40usize, seed: u64, mean in prop::array::uniform3(-2.0..2f32), std in prop::array::uniform3(0.0..3f32),
+            patch in 1..40usize, seed: u64, mean in prop::array::uniform3(-2.0..2f32), std in prop::array::uniform3(f32::MIN_POSITIVE..3f32),
         ) {
             let shape = TubeletShape { frames: 1, patch };
             let clip = clip(2, 2 * patch, patch, seed);
@@ -354,6 +388,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// They became infinities, which nobody refused before the model.
+    #[test]
+    fn normalizations_that_divide_by_nothing_are_refused() {
+        let (clip, shape) = (clip(2, 4, 4, 0), TubeletShape { frames: 2, patch: 4 });
+        let none = Normalization::NONE;
+        for (normalization, key) in [
+            (Normalization { std: [1.0, 0.0, 1.0], ..none }, "normalization.std"),
+            (Normalization { std: [1.0, 1.0, -1.0], ..none }, "normalization.std"),
+            (Normalization { std: [f32::NAN; 3], ..none }, "normalization.std"),
+            (Normalization { mean: [0.0, f32::NAN, 0.0], ..none }, "normalization.mean"),
+            (Normalization { mean: [f32::INFINITY; 3], ..none }, "normalization.mean"),
+        ] {
+            let mut tubelets = vec![7.0];
+            let error = patchify_into(&clip, shape, &normalization, &mut tubelets).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+            assert_eq!(tubelets, [7.0]);
+        }
+    }
+
+    /// The number of values came out as 0 in release builds.
+    #[test]
+    fn grids_whose_size_does_not_fit_are_refused() {
+        let half = 1 << (usize::BITS / 2);
+        for (grid, patch) in [((1, half, half), 1), ((half, 1, 1), half), ((0, usize::MAX, 1), 2)] {
+            let shape = TubeletShape { frames: 1, patch };
+            assert!(unpatchify(&[], grid, shape, &Normalization::NONE).is_err(), "{grid:?}");
+        }
+        assert_eq!(TubeletShape { frames: 1, patch: half }.len(), usize::MAX);
     }
 
     #[test]

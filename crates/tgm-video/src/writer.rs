@@ -1,5 +1,6 @@
 //! A small H.264 encoder, for rendered data and test clips.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -113,13 +114,30 @@ pub struct VideoWriter {
     last_tick: Option<i64>,
 }
 
+impl fmt::Debug for VideoWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VideoWriter")
+            .field("path", &self.path)
+            .field("width", &self.rgb.width())
+            .field("height", &self.rgb.height())
+            .field("frames", &self.frames)
+            .finish_non_exhaustive()
+    }
+}
+
 impl VideoWriter {
     /// Creates the file and opens the encoder.
     ///
     /// # Errors
     /// [`VideoError::Io`] when the file cannot be created, [`VideoError::Invalid`] for sizes or options that cannot be,
     /// [`VideoError::Encode`] when FFmpeg has no H.264 encoder (libx264) or refuses the options.
-    pub fn create(path: &Path, width: u32, height: u32, options: &EncodeOptions) -> Result<Self, VideoError> {
+    pub fn create(
+        path: impl AsRef<Path>,
+        width: u32,
+        height: u32,
+        options: &EncodeOptions,
+    ) -> Result<Self, VideoError> {
+        let path = path.as_ref();
         crate::probe::init()?;
         options.check(width, height)?;
         std::fs::File::create(path).map_err(|source| VideoError::io(path, source))?;

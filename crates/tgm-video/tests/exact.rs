@@ -80,7 +80,7 @@ fn assert_bytes_are_ffmpegs(path: &Path, frames: &[Frame]) {
     assert_eq!(ours.len(), expected.len(), "{}: bytes in all", path.display());
     let different = ours.iter().zip(&expected).filter(|(a, b)| a != b).count();
     assert_eq!(different, 0, "{}: bytes that differ", path.display());
-    let probe = tgm_video::probe(path).unwrap();
+    let probe = tgm_video::probe(path, &ReadOptions::default()).unwrap();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let facts = (frames.len(), probe.codec, probe.pixel_format);
     eprintln!(
@@ -232,7 +232,7 @@ fn an_index_is_read_with_the_stream_that_it_was_made_of() {
     if run("ffmpeg", &arguments).is_none() {
         return;
     }
-    assert_eq!(tgm_video::probe(&path).unwrap().stream, 1);
+    assert_eq!(tgm_video::probe(&path, &ReadOptions::default()).unwrap().stream, 1);
     assert_eq!(assert_random_access_is_exact(&path).len(), 60);
 }
 
@@ -449,7 +449,7 @@ fn rotated_and_mirrored_files_are_upright() {
             return;
         }
         let frames = assert_random_access_is_exact(&path);
-        let probed = tgm_video::probe(&path).unwrap();
+        let probed = tgm_video::probe(&path, &ReadOptions::default()).unwrap();
         assert_eq!((probed.width, probed.height), (frames[3].width, frames[3].height));
         assert_eq!(probed.width == SIZE.1, degrees != "180");
         // Without `-noautorotate`, ffmpeg turns the frames upright before it converts them.

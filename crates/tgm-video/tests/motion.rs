@@ -166,7 +166,7 @@ fn older_codecs_have_motion_and_vp9_has_none() {
         .is_some()
     {
         assert!(read(&webm, &[3])[0].motion.is_none());
-        assert!(!tgm_video::probe(&webm).unwrap().has_codec_motion);
+        assert!(!tgm_video::probe(&webm, &ReadOptions::default()).unwrap().has_codec_motion);
     }
 }
 
@@ -235,6 +235,17 @@ fn block_motion_of_noise_and_flat_pictures_is_zero() {
             let grid = block_motion(&clip, TubeletShape { frames: 2, patch }, 6).unwrap();
             assert!(grid.vectors.iter().all(|v| *v == [0.0; 2]), "patch {patch}");
         }
+    }
+}
+
+/// 40,000 asked for 51 GB of displacements, and 2³² was taken for 0.
+#[test]
+fn block_motion_refuses_a_radius_that_leaves_the_frame_from_everywhere() {
+    let clip = rendered((1, 0));
+    assert!(block_motion(&clip, SHAPE, 0).is_ok());
+    for radius in [128, 40_000, 1 << 32] {
+        let error = block_motion(&clip, SHAPE, radius).unwrap_err().to_string();
+        assert!(error.contains(&format!("{radius}, but it must be below the frame's 128 pixels")), "{error}");
     }
 }
 

@@ -36,10 +36,43 @@ fn absent_empty_and_other_files() {
     std::fs::write(&path, vec![7; 5000]).unwrap();
     assert!(matches!(error(&path), VideoError::Open { .. }));
     assert!(open(folder.path()).is_err());
-    assert!(probe(&path).is_err());
+    assert!(probe(&path, &ReadOptions::default()).is_err());
     // A name that looks like a URL and a format string is still a file.
     video(&path, &EncodeOptions::default());
     assert_eq!(open(&path).unwrap().index().len(), 50);
+}
+
+/// Headers were held against the default limits, whatever those in force.
+#[test]
+fn headers_are_read_within_the_limits_that_reading_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mp4");
+    video(&path, &EncodeOptions::default());
+    let small = ReadOptions { max_pixels: 128 * 96, ..ReadOptions::default() };
+    assert!(probe(&path, &small).is_ok());
+    let smaller = ReadOptions { max_pixels: 128 * 96 - 1, ..small };
+    assert!(matches!(probe(&path, &smaller), Err(VideoError::TooLarge { .. })));
+    let hurried = ReadOptions { max_seconds: 0.0, ..ReadOptions::default() };
+    assert!(matches!(probe(&path, &hurried), Err(VideoError::TooSlow { .. })));
+}
+
+#[test]
+fn limits_that_are_no_times_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mp4");
+    video(&path, &EncodeOptions::default());
+    let default = ReadOptions::default;
+    for time in [-1.0, f64::NAN, f64::NEG_INFINITY] {
+        for (options, key) in [
+            (ReadOptions { max_seconds: time, ..default() }, "max_seconds"),
+            (ReadOptions { max_duration: time, ..default() }, "max_duration"),
+        ] {
+            let error = VideoReader::open(&path, &options).unwrap_err().to_string();
+            assert!(error.contains(&format!("{key} is {time}")), "{error}");
+        }
+    }
+    let endless = ReadOptions { max_seconds: f64::INFINITY, max_duration: f64::INFINITY, ..default() };
+    assert!(VideoReader::open(&path, &endless).is_ok());
 }
 
 #[cfg(unix)]

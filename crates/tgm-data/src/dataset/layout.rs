@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Dataset, DatasetError};
-use crate::manifest::{Classes, Manifest, ManifestOptions, Record};
+use crate::manifest::{Classes, Manifest, ManifestOptions, Record, plain_path};
 
 /// One clip of the official lists.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -83,11 +83,11 @@ impl Layout {
         Self { dataset, folder, split: 1, classes: Vec::new(), nouns: Vec::new(), entries: Vec::new() }
     }
 
-    /// Refuses lists that share a clip: one of them is the wrong file.
+    /// Refuses lists that share a clip, however it is spelt: one of them is the wrong file.
     pub(super) fn validated(mut self, split: usize) -> Result<Self, DatasetError> {
         self.split = split;
         let spec = self.dataset.spec();
-        let key = |entry: &Entry| (entry.path.clone(), entry.start.map(f64::to_bits));
+        let key = |entry: &Entry| (plain_path(&entry.path), entry.start.map(f64::to_bits));
         let of = |part| self.entries.iter().filter(move |entry: &&Entry| entry.part == part);
         let train: HashSet<_> = of(spec.train).map(key).collect();
         if let Some(entry) = of(spec.test).find(|entry| train.contains(&key(entry))) {

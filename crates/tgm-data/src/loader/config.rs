@@ -29,7 +29,7 @@ pub struct ClipConfig {
     pub whole_frames: bool,
     /// Where the motion of the tubelets comes from. Default: nowhere.
     pub motion: MotionSource,
-    /// How far block matching looks, in pixels of the clip from one frame of it to the next. Default 8.
+    /// How far block matching looks, in pixels of the clip from one frame of it to the next; less than `size`. Default 8.
     pub block_radius: usize,
     /// A video with more pixels in a frame is bad. Default 8192 × 4320.
     pub max_pixels: u64,
@@ -93,18 +93,26 @@ pub enum MotionSource {
 }
 
 impl ClipConfig {
+    /// Refuses values from which no clip can be made. Loaders do so before they start.
+    ///
+    /// # Errors
+    /// As [`Self::grid`].
+    pub fn validate(&self) -> Result<(), LoaderError> {
+        self.grid().map(drop)
+    }
+
     /// The tubelet grid of every clip.
     ///
     /// # Errors
-    /// [`LoaderError::BadConfig`] when a value is impossible or the tubelets do not tile the clip.
+    /// [`LoaderError::BadConfig`] or [`LoaderError::Video`], with key and value, when a value is impossible or the tubelets do not
+    /// tile the clip; [`LoaderError::Grid`] when they are too many.
     pub fn grid(&self) -> Result<Grid, LoaderError> {
         self.sampling.validate()?;
         self.crop.validate()?;
+        self.normalization.validate()?;
+        self.read_options().validate()?;
         if !(0.0..=1.0).contains(&self.flip) {
             return Err(bad("flip", self.flip, "a probability, 0 to 1"));
-        }
-        if self.normalization.std.iter().any(|std| !(std.is_finite() && *std > 0.0)) {
-            return Err(bad("normalization.std", format!("{:?}", self.normalization.std), "above 0"));
         }
         let (frames, size, tubelet) = (self.sampling.frames(), self.size as usize, self.tubelet);
         if tubelet.frames == 0 || !frames.is_multiple_of(tubelet.frames) {
@@ -120,6 +128,11 @@ impl ClipConfig {
                 tubelet.patch,
                 format!("a divisor of the clip's {size} pixels"),
             ));
+        }
+        let matched = matches!(self.motion, MotionSource::Blocks | MotionSource::Auto);
+        if matched && self.block_radius >= size {
+            let allowed = format!("below the clip's {size} pixels");
+            return Err(bad("block_radius", self.block_radius, allowed));
         }
         let side = size / tubelet.patch;
         Ok(Grid::new(frames / tubelet.frames, side, side)?)
@@ -166,12 +179,38 @@ impl Default for LoaderConfig {
     }
 }
 
+/// More threads or views than anybody has use for; what they take is memory.
+const MAX_WORKERS: usize = 1024;
+const MAX_VIEWS: usize = 100;
+
+/// More batches ahead than any memory has room for; the list of jobs alone takes as much time and memory as it is long.
+const MAX_PREFETCH: usize = 10_000;
+
 impl LoaderConfig {
-    pub(crate) fn validate(&self) -> Result<(), LoaderError> {
-        if (0.0..=1.0).contains(&self.max_bad_share) {
-            return Ok(());
+    /// Refuses values with which no loader can work. Loaders do so before they start.
+    ///
+    /// # Errors
+    /// [`LoaderError::BadConfig`] with key and value.
+    pub fn validate(&self) -> Result<(), LoaderError> {
+        if self.workers > MAX_WORKERS {
+            return Err(bad(
+                "workers",
+                self.workers,
+                format!("at most {MAX_WORKERS}, or 0 for one per core"),
+            ));
         }
-        Err(bad("max_bad_share", self.max_bad_share, "a share, 0 to 1"))
+        if self.prefetch > MAX_PREFETCH {
+            return Err(bad("prefetch", self.prefetch, format!("at most {MAX_PREFETCH}")));
+        }
+        for (key, mebibytes) in [("cache_mb", self.cache_mb), ("index_mb", self.index_mb)] {
+            if mebibytes > usize::MAX >> 20 {
+                return Err(bad(key, mebibytes, format!("at most {}", usize::MAX >> 20)));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.max_bad_share) {
+            return Err(bad("max_bad_share", self.max_bad_share, "a share, 0 to 1"));
+        }
+        Ok(())
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -211,8 +250,8 @@ impl TestViews {
     }
 
     pub(crate) fn crops(&self) -> Result<Vec<Crop>, LoaderError> {
-        if self.views == 0 {
-            return Err(bad("views", 0, "at least 1"));
+        if !(1..=MAX_VIEWS).contains(&self.views) {
+            return Err(bad("views", self.views, format!("1 to {MAX_VIEWS}")));
         }
         match self.crops {
             1 => Ok(vec![Crop::Center]),
@@ -229,6 +268,50 @@ fn bad(key: &'static str, value: impl ToString, allowed: impl Into<String>) -> L
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// They made a loader that asked for 51 GB, had no limit, or found every video bad.
+    #[test]
+    fn values_from_which_no_clip_can_be_made_are_refused_by_name() {
+        let (good, none) = (ClipConfig::default(), Normalization::NONE);
+        let blocks = ClipConfig { motion: MotionSource::Blocks, ..good.clone() };
+        for (config, says) in [
+            (ClipConfig { block_radius: 224, ..blocks.clone() }, "`block_radius = 224`"),
+            (ClipConfig { block_radius: 1 << 32, ..blocks.clone() }, "`block_radius = 4294967296`"),
+            (ClipConfig { max_seconds: -1.0, ..good.clone() }, "max_seconds is -1"),
+            (ClipConfig { max_seconds: f64::NAN, ..good.clone() }, "max_seconds is NaN"),
+            (ClipConfig { max_duration: f64::NAN, ..good.clone() }, "max_duration is NaN"),
+            (
+                ClipConfig { normalization: Normalization { mean: [f32::NAN; 3], ..none }, ..good.clone() },
+                "normalization.mean is [NaN, NaN, NaN]",
+            ),
+            (
+                ClipConfig { normalization: Normalization { std: [1.0, 0.0, 1.0], ..none }, ..good.clone() },
+                "normalization.std is [1.0, 0.0, 1.0]",
+            ),
+        ] {
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        for config in [good.clone(), ClipConfig { block_radius: 223, ..blocks }] {
+            config.validate().unwrap();
+        }
+        // What nothing looks at is as good as any other.
+        ClipConfig { block_radius: 1 << 32, ..good }.validate().unwrap();
+    }
+
+    #[test]
+    fn memory_that_cannot_be_counted_and_endless_queues_are_refused_by_name() {
+        for (config, says) in [
+            (LoaderConfig { prefetch: usize::MAX, ..LoaderConfig::default() }, "`prefetch = "),
+            (LoaderConfig { cache_mb: usize::MAX, ..LoaderConfig::default() }, "`cache_mb = "),
+            (LoaderConfig { index_mb: usize::MAX, ..LoaderConfig::default() }, "`index_mb = "),
+            (LoaderConfig { max_bad_share: f64::NAN, ..LoaderConfig::default() }, "`max_bad_share = NaN`"),
+        ] {
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        LoaderConfig::default().validate().unwrap();
+    }
 
     #[test]
     fn configurations_survive_toml_and_unknown_keys_do_not() {

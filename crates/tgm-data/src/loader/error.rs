@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use tgm_masking::MaskError;
 use tgm_video::VideoError;
 
-/// Why a video gave no clip.
+use crate::manifest::ManifestError;
+
+/// Why a row of the manifest gave no clip.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ClipError {
+pub enum RowError {
     /// The file cannot be opened or decoded.
     #[error(transparent)]
     Video(#[from] VideoError),
@@ -47,12 +49,15 @@ pub enum LoaderError {
         /// What would be possible.
         allowed: String,
     },
-    /// Sampling or crop have an impossible setting.
+    /// Sampling, crop, normalization or a limit have an impossible setting.
     #[error(transparent)]
     Video(#[from] VideoError),
     /// The grid of the clip is impossible.
     #[error(transparent)]
     Grid(#[from] MaskError),
+    /// The manifest does not have the split asked for.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// There are no rows to load, or a row that the manifest does not have.
     #[error("the manifest {} has {rows} rows: {problem}", manifest.display())]
     BadRows {
@@ -74,7 +79,7 @@ pub enum LoaderError {
         /// The row's line in it.
         line: u64,
         /// What is wrong.
-        source: ClipError,
+        source: RowError,
     },
     /// A row and all rows drawn to stand in for it are bad.
     #[error("{tried} videos in a row are bad ({reasons}); check the data, or raise `max_replacements`")]
@@ -97,6 +102,12 @@ pub enum LoaderError {
         limit: f64,
         /// The most frequent reasons.
         reasons: String,
+    },
+    /// The loader has failed before, and would go on with the clips of another batch.
+    #[error("the loader has stopped in batch {step} after an error; make another one that begins there")]
+    Stopped {
+        /// The batch's number in the run.
+        step: u64,
     },
     /// A worker panicked: a defect of the program.
     #[error("a loader thread panicked: {message}")]

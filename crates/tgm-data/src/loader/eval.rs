@@ -1,17 +1,19 @@
 //! The test clips of every row, in order.
 
+use std::fmt;
+
 use super::config::{ClipConfig, LoaderConfig, TestViews};
 use super::maker::{Maker, patiently};
 use super::pool::OrderedPool;
 use super::sample::Sample;
-use super::{ClipError, LoaderError, Subset};
+use super::{LoaderError, RowError, Subset};
 
 /// Yields, row by row, the test clips of a video: `views × crops` of them, time before space.
 ///
 /// Every row comes, in the order of the subset, or there is an error: a result over the videos that happen to
 /// decode is not the result over the dataset. A frame is decoded once however many views show it.
 pub struct EvalLoader {
-    pool: OrderedPool<Result<Vec<Sample>, ClipError>>,
+    pool: OrderedPool<Result<Vec<Sample>, RowError>>,
     data: Subset,
     next: usize,
     keep_going: bool,
@@ -38,13 +40,14 @@ impl EvalLoader {
             let row = maker.data.manifest().row(maker.data.rows()[position as usize] as usize);
             patiently(|| maker.test(row, views, &crops, position * per_row))
         };
-        let pool = OrderedPool::new(workers, workers * loader.prefetch.max(1), 0, end, make)
+        let pool = OrderedPool::new(workers, workers.saturating_mul(loader.prefetch.max(1)), 0, end, make)
             .map_err(LoaderError::Threads)?;
         Ok(Self { pool, data: data.clone(), next: 0, keep_going: false, failed: false })
     }
 
     /// A bad video does not end the iteration: its error comes in its place, and the next video after it. Whoever asks for
     /// this must count the video as a failure of the model.
+    #[must_use]
     pub fn keep_going(mut self) -> Self {
         self.keep_going = true;
         self
@@ -58,6 +61,17 @@ impl EvalLoader {
     /// The rows that are loaded.
     pub fn data(&self) -> &Subset {
         &self.data
+    }
+}
+
+impl fmt::Debug for EvalLoader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EvalLoader")
+            .field("rows", &self.data.rows().len())
+            .field("next", &self.next)
+            .field("keep_going", &self.keep_going)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
     }
 }
 

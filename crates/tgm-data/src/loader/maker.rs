@@ -13,7 +13,7 @@ use tgm_video::{
 use super::config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
 use super::sample::Sample;
 use super::source::{Cache, Cut, frames_of_row};
-use super::{ClipError, LoaderError, Subset};
+use super::{LoaderError, RowError, Subset};
 use crate::index_store::IndexStore;
 use crate::manifest::Row;
 
@@ -48,7 +48,7 @@ impl Maker {
         streams: &Streams,
         epoch: u64,
         number: u64,
-    ) -> Result<Sample, ClipError> {
+    ) -> Result<Sample, RowError> {
         let stream = |purpose| streams.stream(purpose, epoch, number);
         let file = row.video();
         let mut source = self.cache.open(row.path(), &file, &self.options)?;
@@ -76,7 +76,7 @@ impl Maker {
         views: TestViews,
         crops: &[Crop],
         first: u64,
-    ) -> Result<Vec<Sample>, ClipError> {
+    ) -> Result<Vec<Sample>, RowError> {
         let file = row.video();
         let mut source = self.cache.open(row.path(), &file, &self.options)?;
         let range = frames_of_row(&row, source.index())?;
@@ -118,7 +118,7 @@ impl Maker {
     }
 
     /// One sample per view, but for that of the whole frame, which belongs to all of them.
-    fn samples(&self, row: Row<'_>, file: &VideoFile, cut: Cut) -> Result<Vec<Sample>, ClipError> {
+    fn samples(&self, row: Row<'_>, file: &VideoFile, cut: Cut) -> Result<Vec<Sample>, RowError> {
         let Cut { mut clips, frames, views } = cut;
         let whole = if self.config.whole_frames { clips.pop() } else { None };
         let sample = |(clip, view): (Clip, &View)| {
@@ -154,13 +154,13 @@ impl Maker {
         view: &View,
         clip: &Clip,
         file: &VideoFile,
-    ) -> Result<(MotionSource, Option<MotionField>), ClipError> {
+    ) -> Result<(MotionSource, Option<MotionField>), RowError> {
         let shape = self.config.tubelet;
         let exported = frames.iter().any(|frame| frame.motion.is_some());
         let any = frames.iter().flat_map(|frame| &frame.motion).any(|vectors| !vectors.is_empty());
         let source = match self.config.motion {
             MotionSource::Codec if !exported => {
-                return Err(ClipError::NoCodecMotion { file: file.name().to_owned() });
+                return Err(RowError::NoCodecMotion { file: file.name().to_owned() });
             }
             MotionSource::Auto if any => MotionSource::Codec,
             MotionSource::Auto => MotionSource::Blocks,
@@ -180,9 +180,9 @@ impl Maker {
 ///
 /// # Errors
 /// Those of the second time, or of the first for any other reason.
-pub fn patiently<T>(mut make: impl FnMut() -> Result<T, ClipError>) -> Result<T, ClipError> {
+pub fn patiently<T>(mut make: impl FnMut() -> Result<T, RowError>) -> Result<T, RowError> {
     match make() {
-        Err(ClipError::Video(VideoError::TooSlow { .. })) => make(),
+        Err(RowError::Video(VideoError::TooSlow { .. })) => make(),
         done => done,
     }
 }
@@ -195,10 +195,10 @@ mod tests {
 
     #[test]
     fn a_clip_that_took_too_long_once_is_made_again() {
-        let slow = || ClipError::Video(VideoError::TooSlow { path: "a.mp4".into(), max_seconds: 60.0 });
-        let broken = || ClipError::NoCodecMotion { file: "a.mp4".into() };
+        let slow = || RowError::Video(VideoError::TooSlow { path: "a.mp4".into(), max_seconds: 60.0 });
+        let broken = || RowError::NoCodecMotion { file: "a.mp4".into() };
         // How often a clip is made whose first tries end like this, and whether there is one in the end.
-        let made = |tries: [Option<fn() -> ClipError>; 3]| {
+        let made = |tries: [Option<fn() -> RowError>; 3]| {
             let times = Cell::new(0);
             let result = patiently(|| {
                 times.set(times.get() + 1);

@@ -18,16 +18,15 @@ mod train;
 use std::sync::Arc;
 
 pub use config::{ClipConfig, LoaderConfig, MotionSource, TestViews};
-pub use error::{ClipError, LoaderError};
+pub use error::{LoaderError, RowError};
 pub use eval::EvalLoader;
 pub use maker::patiently;
-pub use order::Permutation;
 use pool::PoolError;
 pub use sample::{Batch, Sample, Skip};
 pub use source::frames_of_row;
 pub use train::{Batches, LoaderStats, TrainLoader};
 
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::Manifest;
 
 /// Some rows of a manifest. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -51,11 +50,16 @@ impl Subset {
         Err(LoaderError::BadRows { manifest: manifest.file().to_owned(), rows: manifest.len(), problem })
     }
 
+    /// All rows, of whatever split.
+    pub fn all(manifest: &Arc<Manifest>) -> Self {
+        Self { manifest: manifest.clone(), rows: (0..manifest.len() as u32).collect() }
+    }
+
     /// The rows of a split, as [`Manifest::split`].
     ///
     /// # Errors
-    /// [`ManifestError::NoSuchSplit`].
-    pub fn split(manifest: &Arc<Manifest>, split: &str) -> Result<Self, ManifestError> {
+    /// [`LoaderError::Manifest`] when there is none of this name.
+    pub fn split(manifest: &Arc<Manifest>, split: &str) -> Result<Self, LoaderError> {
         let rows = manifest.split(split)?.into();
         Ok(Self { manifest: manifest.clone(), rows })
     }

@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 /// fall outside of `0..len` are encrypted again until they fall inside ("cycle walking", Black and Rogaway, "Ciphers
 /// with arbitrary finite domains", 2002), which keeps it one. On average fewer than four passes are needed.
 #[derive(Clone, Copy, Debug)]
-pub struct Permutation {
+pub(super) struct Permutation {
     len: u64,
     half_bits: u32,
     keys: [u64; ROUNDS],

@@ -82,6 +82,31 @@ pub struct Batch {
     pub skipped: Vec<Skip>,
 }
 
+impl Batch {
+    /// The normalised pixels of all clips, one behind the other, and their shape `[B, N, P]`: clips, tubelets of each, values of a
+    /// tubelet. Laid out as [`Sample::tubelets`].
+    ///
+    /// # Errors
+    /// [`VideoError::Invalid`] without clips, or when they differ in grid or tubelet, which those of a loader do not.
+    pub fn tubelets(&self) -> Result<(Vec<f32>, [usize; 3]), VideoError> {
+        let invalid =
+            |what, value: String, must: &str| VideoError::Invalid { what, value, must: must.into() };
+        let Some(first) = self.samples.first() else {
+            return Err(invalid("the number of clips", "0".to_owned(), "a batch needs at least one"));
+        };
+        let shape = [self.samples.len(), first.grid.len(), first.tubelet.len()];
+        let mut tubelets = Vec::with_capacity(self.samples.len() * first.values());
+        for sample in &self.samples {
+            if (sample.grid, sample.tubelet) != (first.grid, first.tubelet) {
+                let value = format!("{} tubelets of {:?}", sample.grid, sample.tubelet);
+                return Err(invalid("a clip's grid", value, "all clips of a batch must have the same"));
+            }
+            sample.tubelets_into(&mut tubelets)?;
+        }
+        Ok((tubelets, shape))
+    }
+}
+
 /// A video that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skip {

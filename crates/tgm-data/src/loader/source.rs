@@ -9,7 +9,7 @@ use tgm_video::{
     ViewedFrames,
 };
 
-use super::ClipError;
+use super::RowError;
 use crate::index_store::IndexStore;
 use crate::manifest::Row;
 
@@ -100,12 +100,12 @@ impl Source {
 /// The frames on display from a row's `start` to before its `end`, in seconds from the first frame; at least one.
 ///
 /// # Errors
-/// [`ClipError::AfterEnd`] when the video ends before the row starts.
-pub fn frames_of_row(row: &Row<'_>, index: &FrameIndex) -> Result<Range<usize>, ClipError> {
+/// [`RowError::AfterEnd`] when the video ends before the row starts.
+pub fn frames_of_row(row: &Row<'_>, index: &FrameIndex) -> Result<Range<usize>, RowError> {
     let (start, end) = (row.start().unwrap_or(0.0), row.end().unwrap_or(f64::INFINITY));
     let duration = index.duration().unwrap_or(0.0);
     if start > duration {
-        return Err(ClipError::AfterEnd { file: row.video().name().to_owned(), start, duration });
+        return Err(RowError::AfterEnd { file: row.video().name().to_owned(), start, duration });
     }
     Ok(index.range(start, end))
 }

@@ -1,6 +1,7 @@
 //! Training batches without end.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::{LoaderError, Subset};
 /// Yields the batches of a training run from any step on.
 ///
 /// Clip `i` of step `s` is number `p = s * batch + i` of the run, so of epoch `p / rows`, in which a
-/// [`Permutation`] of its own orders the rows. Sampling, crop, flip, caption and replacement draw from streams named
+/// random permutation of its own orders the rows. Sampling, crop, flip, caption and replacement draw from streams named
 /// by epoch and number within the epoch. A batch therefore depends on seed, data, clip configuration, batch size
 /// and step only: not on the number of workers, nor on the steps before.
 ///
@@ -58,9 +59,9 @@ impl Batches {
         Self { size, start: 0, repeats: 1, part: 0, parts: 1 }
     }
 
-    /// From this one on.
+    /// The same from this one on.
     #[must_use]
-    pub fn from(self, start: u64) -> Self {
+    pub fn starting_at(self, start: u64) -> Self {
         Self { start, ..self }
     }
 
@@ -123,14 +124,14 @@ impl TrainLoader {
         streams: Streams,
         start_step: u64,
     ) -> Result<Self, LoaderError> {
-        Self::some(data, clips, loader, Batches::of(batch).from(start_step), streams)
+        Self::with_batches(data, clips, loader, Batches::of(batch).starting_at(start_step), streams)
     }
 
     /// As [`Self::new`], with some of the batches, or several clips of each video.
     ///
     /// # Errors
     /// [`LoaderError`] for an impossible configuration.
-    pub fn some(
+    pub fn with_batches(
         data: &Subset,
         clips: &ClipConfig,
         loader: &LoaderConfig,
@@ -141,7 +142,7 @@ impl TrainLoader {
         let Batches { size: batch, start, .. } = batches;
         let maker = Maker::new(data, clips, loader)?;
         let workers = loader.threads();
-        let window = (loader.prefetch * batch).max(workers);
+        let window = loader.prefetch.saturating_mul(batch).max(workers);
         let max_replacements = loader.max_replacements;
         let repeats = batches.repeats as u64;
         let make = move |made| outcome(&maker, &streams, batches.position(made), repeats, max_replacements);
@@ -161,8 +162,19 @@ impl TrainLoader {
     /// The next batch.
     ///
     /// # Errors
-    /// [`LoaderError`] when too many videos are bad or a worker failed. The loader cannot go on after that.
+    /// [`LoaderError`] when too many videos are bad or a worker failed; from then on [`LoaderError::Stopped`]: what is made already
+    /// are clips of another batch.
     pub fn next_batch(&mut self) -> Result<Batch, LoaderError> {
+        if self.failed {
+            return Err(LoaderError::Stopped { step: self.batches.number(self.next) });
+        }
+        let batch = self.gather();
+        self.failed = batch.is_err();
+        batch
+    }
+
+    /// Takes the clips of the next batch from the workers.
+    fn gather(&mut self) -> Result<Batch, LoaderError> {
         let mut batch = Batch {
             step: self.batches.number(self.next),
             samples: Vec::with_capacity(self.batches.size),
@@ -200,17 +212,23 @@ impl TrainLoader {
     }
 }
 
+impl fmt::Debug for TrainLoader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrainLoader")
+            .field("batches", &self.batches)
+            .field("next", &self.next)
+            .field("stats", &self.stats())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Iterator for TrainLoader {
     type Item = Result<Batch, LoaderError>;
 
     /// Never ends but after an error.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let batch = self.next_batch();
-        self.failed = batch.is_err();
-        Some(batch)
+        (!self.failed).then(|| self.next_batch())
     }
 }
 

@@ -14,6 +14,14 @@ pub enum ManifestError {
         /// The folder, or the pattern of the archives.
         folder: PathBuf,
     },
+    /// A video or archive of a folder has a name that is not UTF-8, which no manifest could have in it.
+    #[error("{}: the name of `{}` is not UTF-8; rename it, or give a manifest that leaves it out", folder.display(), path.display())]
+    NotUtf8 {
+        /// The folder.
+        folder: PathBuf,
+        /// The video or archive, relative to it.
+        path: PathBuf,
+    },
     /// The manifest is absent or cannot be read.
     #[error("cannot read the manifest {}: {source}", file.display())]
     Read {
@@ -107,7 +115,7 @@ pub enum ManifestError {
     },
     /// A path is absolute or climbs out of the manifest's folder, and the options do not allow that.
     #[error(
-        "{}:{line}: the path `{value}` leaves the manifest's folder; accept such paths with --allow-outside (`ManifestOptions::allow_outside`)",
+        "{}:{line}: the path `{value}` leaves the manifest's folder; accept such paths with --allow-outside",
         file.display()
     )]
     PathOutside {

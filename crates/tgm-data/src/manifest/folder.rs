@@ -43,7 +43,7 @@ impl Found {
 /// files and folders are left out; links are followed, but for one back to a folder that it lies in, which has nothing new.
 ///
 /// # Errors
-/// [`ManifestError::Read`] for a folder or text file that cannot be read, [`ManifestError::NoVideos`].
+/// [`ManifestError::Read`] for a folder or text file that cannot be read, [`ManifestError::NotUtf8`], [`ManifestError::NoVideos`].
 pub(super) fn find(folder: &Path) -> Result<Vec<Found>, ManifestError> {
     let mut paths = Vec::new();
     walk(folder, Path::new(""), &mut Vec::new(), &mut paths)?;
@@ -52,7 +52,9 @@ pub(super) fn find(folder: &Path) -> Result<Vec<Found>, ManifestError> {
     }
     let mut found = Vec::with_capacity(paths.len());
     for path in paths {
-        let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+        let Some(parts) = path.iter().map(|part| part.to_str()).collect::<Option<Vec<_>>>() else {
+            return Err(ManifestError::NotUtf8 { folder: folder.to_owned(), path });
+        };
         let name = parts.join("/");
         if is_archive(&path) {
             found.push(Found::Archive(name));

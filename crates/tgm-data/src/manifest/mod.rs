@@ -313,6 +313,26 @@ fn absolute_folder(manifest: &Path) -> std::io::Result<PathBuf> {
     Ok(std::path::absolute(manifest)?.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
+/// A path without the parts that lead nowhere, to tell whether two are the same: `./a.mp4` and `b/../a.mp4` are `a.mp4`. The
+/// text alone is looked at: links are not followed.
+///
+/// ```
+/// use tgm_data::manifest::plain_path;
+///
+/// assert_eq!(plain_path("./b/../a.mp4"), plain_path("a.mp4"));
+/// ```
+pub fn plain_path(path: impl AsRef<Path>) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.as_ref().components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
 /// Whether a path stays below the folder that it is relative to.
 fn stays_inside(path: &str) -> bool {
     let mut depth = 0_usize;

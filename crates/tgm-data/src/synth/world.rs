@@ -59,8 +59,8 @@ pub struct Written {
 /// Makes a world in a folder: `manifest.csv`, `videos/*.mp4`, `truth.jsonl`, `world.toml`.
 ///
 /// Can be interrupted and called again: clips that are there are kept, as each is complete once it has its
-/// name. `progress` is told after each clip how many of how many are done, from several threads. One process
-/// at a time may write to a folder.
+/// name; an empty file counts as none. `progress` is told after each clip how many of how many are done, from several
+/// threads. One process at a time may write to a folder.
 ///
 /// # Errors
 /// [`WorldError`]; in particular when the folder holds a world of another configuration, or files that are not
@@ -81,9 +81,9 @@ pub fn write_world(
         .flat_map(|split| (0..config.count(split)).map(move |number| Clip { config, split, number }))
         .collect();
     let (manifest, truth) = (dir.join("manifest.csv"), dir.join("truth.jsonl"));
-    let missing = clips.iter().filter(|clip| !dir.join(clip.path()).is_file()).count();
+    let missing = clips.iter().filter(|clip| !is_made(&dir.join(clip.path()))).count();
     let written = Written { manifest: manifest.clone(), made: missing, kept: clips.len() - missing };
-    if missing == 0 && manifest.is_file() && truth.is_file() {
+    if missing == 0 && is_made(&manifest) && is_made(&truth) {
         return Ok(written);
     }
     let done = AtomicUsize::new(0);
@@ -158,6 +158,11 @@ fn claim(config: &WorldConfig, dir: &Path) -> Result<(), WorldError> {
     Err(WorldError::OtherWorld { dir: dir.to_owned(), found: show(&found), wanted: show(&wanted) })
 }
 
+/// Whether a file is there with something in it.
+fn is_made(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| found.is_file() && found.len() > 0)
+}
+
 /// One clip of a world: its draws depend on seed, split and number only.
 struct Clip<'a> {
     config: &'a WorldConfig,
@@ -188,7 +193,7 @@ impl Clip<'_> {
         let (scene, captions) = self.plan();
         let rendered = scene.render(self.config.frames, self.config.size);
         let path = self.path();
-        if !dir.join(&path).is_file() {
+        if !is_made(&dir.join(&path)) {
             self.encode(&rendered, &dir.join(&path))?;
         }
         let (pattern, tone) = scene.background();
@@ -219,7 +224,9 @@ impl Clip<'_> {
             writer.write(frame)?;
         }
         writer.finish()?;
-        fs::rename(&part, file).map_err(io_error(file))
+        // Without this, a system that stops may leave the name and none of the bytes.
+        let synced = fs::File::open(&part).and_then(|part| part.sync_all());
+        synced.and_then(|()| fs::rename(&part, file)).map_err(io_error(file))
     }
 }
 
@@ -376,6 +383,20 @@ mod tests {
         assert_eq!(names.map(|name| bytes(dir.path(), name)), before);
         assert_eq!(write(&small(), dir.path()).unwrap(), Written { made: 0, kept: 7, ..all });
         assert_eq!(read_config(dir.path()).unwrap(), small());
+    }
+
+    /// Machines that lost power left such files, and the world passed for finished.
+    #[test]
+    fn an_empty_file_of_a_finished_world_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = write(&small(), dir.path()).unwrap();
+        let names = ["videos/train-00001.mp4", "truth.jsonl"];
+        let before = names.map(|name| bytes(dir.path(), name));
+        for name in names {
+            fs::write(dir.path().join(name), b"").unwrap();
+        }
+        assert_eq!(write(&small(), dir.path()).unwrap(), Written { made: 1, kept: 6, ..all });
+        assert_eq!(names.map(|name| bytes(dir.path(), name)), before);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn written(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 pub fn clip(bytes: &[u8]) {
     let folder = folder();
     let file = written(folder.path(), "video", bytes);
-    let probed = probe(&file).is_ok();
+    let probed = probe(&file, &ReadOptions::default()).is_ok();
     for lenient in [false, true] {
         let Ok(mut reader) = VideoReader::open(&file, &limits(lenient)) else { continue };
         assert!(probed, "what opens has headers");

@@ -83,7 +83,7 @@ pub fn read_all(path: &Path) -> Vec<Frame> {
 /// Time stamps of the frames that the `ffprobe` program decodes, in its order; `None` where it knows none.
 pub fn ffprobe_times(path: &Path) -> Option<Vec<Option<i64>>> {
     let entry = "frame=best_effort_timestamp";
-    let stream = tgm_video::probe(path).ok()?.stream.to_string();
+    let stream = tgm_video::probe(path, &ReadOptions::default()).ok()?.stream.to_string();
     let arguments = ["-select_streams", &stream, "-show_entries", entry, "-of", "csv=p=0", text(path)];
     let output = String::from_utf8(run("ffprobe", &arguments)?).ok()?;
     Some(
