@@ -165,14 +165,16 @@ fn eval_scores_a_run_beside_a_random_encoder_and_refuses_a_model_that_does_not_f
             ok(&["eval", "manifest", "--data", &world(), "--checkpoint", text(&out), "--protocol", protocol]);
         assert!(table.contains("random encoder") && table.contains("12 train and 12 test clips"), "{table}");
     }
-    let checkpoint = out.join("checkpoints/step-00000001");
+    let (checkpoint, model) = (out.join("checkpoints/step-00000001"), dir.path().join("model"));
+    fs::create_dir(&model).unwrap();
+    fs::copy(checkpoint.join("model.safetensors"), model.join("model.safetensors")).unwrap();
     let config =
         fs::read_to_string(checkpoint.join("config.json")).unwrap().replace("\"dim\": 32", "\"dim\": 64");
-    fs::write(checkpoint.join("config.json"), config).unwrap();
+    fs::write(model.join("config.json"), config).unwrap();
     let arguments =
-        ["eval", "manifest", "--data", &world(), "--checkpoint", text(&checkpoint), "--protocol", "knn"];
+        ["eval", "manifest", "--data", &world(), "--checkpoint", text(&model), "--protocol", "knn"];
     let error = fails(1, &arguments);
-    assert!(error.contains("does not fit this model") && error.contains("step-00000001"), "{error}");
+    assert!(error.contains("does not fit this model") && error.contains(text(&model)), "{error}");
 }
 
 #[test]

@@ -461,3 +461,23 @@ fn a_published_setting_is_a_name_and_the_command_line_changes_it() {
     let error = fails(2, &[&start[..], &["--protocol", "finetune", "--set", "epoch=3"]].concat());
     assert!(error.contains("did you mean `epochs`?"), "{error}");
 }
+
+/// Encoding may take days.
+#[test]
+fn settings_that_suit_no_data_are_refused_before_anything_is_encoded() {
+    let world = world();
+    for (options, key) in [
+        (&["--protocol", "linear", "--set", "epochs=10"][..], "warmup_epochs"),
+        (&["--protocol", "linear", "--set", "sgd.base_lr=[]"], "base_lr"),
+        (
+            &["--protocol", "linear", "--recipe", "logistic", "--set", "logistic.max_iterations=0"],
+            "max_iterations",
+        ),
+        (&["--protocol", "knn", "--k", "0"], "`k` is 0"),
+    ] {
+        // There is no such checkpoint either: that would be said later.
+        let arguments = ["eval", "manifest", "--data", &world, "--checkpoint", "nowhere"];
+        let error = fails(2, &[&arguments[..], options].concat());
+        assert!(error.contains(key), "{error}");
+    }
+}

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{fixtures, ok, text, tgm, world};
+use common::{fails, fixtures, ok, text, tgm, tiny, unlabelled, world};
 use safetensors::SafeTensors;
 
 /// A published layout: the random VideoMAE of the fixtures, in Hugging Face's folder.
@@ -114,4 +114,44 @@ fn a_file_that_is_there_already_is_not_written_over() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && stderr.contains("is there already"), "{stderr}");
     assert_eq!(fs::read_to_string(&out).unwrap(), "mine");
+}
+
+#[test]
+fn a_split_of_data_without_splits_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, out) = (unlabelled(dir.path()), dir.path().join("run"));
+    ok(&tiny(text(&manifest), &out, &["--masking", "tube", "--steps", "1"]));
+    let features = dir.path().join("features.safetensors");
+    let arguments = [
+        "features",
+        "--checkpoint",
+        text(&out),
+        "--data",
+        text(&manifest),
+        "--split",
+        "test",
+        "--out",
+        text(&features),
+    ];
+    let error = fails(2, &arguments);
+    assert!(error.contains("--split test") && error.contains("has no splits"), "{error}");
+    assert!(!features.exists());
+}
+
+#[test]
+fn another_stride_looks_at_other_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, out) = (unlabelled(dir.path()), dir.path().join("run"));
+    ok(&tiny(text(&manifest), &out, &["--masking", "tube", "--steps", "1"]));
+    let bytes = |name: &str, more: &[&str]| {
+        let features = dir.path().join(name);
+        let arguments =
+            ["features", "--checkpoint", text(&out), "--data", text(&manifest), "--out", text(&features)];
+        ok(&[&arguments[..], more].concat());
+        let file = fs::read(&features).unwrap();
+        SafeTensors::deserialize(&file).unwrap().tensor("features").unwrap().data().to_vec()
+    };
+    let own = bytes("a", &[]);
+    assert!(own == bytes("b", &["--stride", "2"]), "the demo's own");
+    assert!(own != bytes("c", &["--stride", "1"]));
 }

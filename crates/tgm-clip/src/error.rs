@@ -94,6 +94,16 @@ pub enum ClipError {
         reason: String,
     },
 
+    /// A model is named by repository, and this program cannot ask for it.
+    #[error(
+        "model {model}: this program has tgm-clip without its feature `hub` and knows no models by name; point to a \
+         folder that holds config.json, model.safetensors and tokenizer.json"
+    )]
+    WithoutHub {
+        /// The model, as its source was given.
+        model: String,
+    },
+
     /// Pixels, frames, grids or text of a shape that the call does not take.
     #[error("{what}: got {got}, expected {expected}")]
     Shape {
@@ -104,6 +114,21 @@ pub enum ClipError {
         /// What the call takes.
         expected: String,
     },
+
+    /// A setting has a value that the call does not take.
+    #[error("{name}: got {got}, expected {expected}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        got: String,
+        /// What the call takes.
+        expected: String,
+    },
+
+    /// A grid of scores that cannot be, or a score that is NaN.
+    #[error(transparent)]
+    Map(#[from] tgm_masking::MaskError),
 
     /// A tensor operation failed: out of memory, or a device error.
     #[error("tensor operation failed: {0}")]

@@ -53,6 +53,13 @@ impl<'a> Frames<'a> {
     /// CLIP's own preprocessing does it, but whole: nothing is cropped and the sides are scaled independently, so that
     /// every patch of the frame gets a score.
     pub(crate) fn to_pixels(self, height: usize, width: usize, device: &Device) -> Result<Tensor, ClipError> {
+        if height == 0 || width == 0 {
+            return Err(ClipError::Shape {
+                what: "size of pixels",
+                got: format!("{height}×{width}"),
+                expected: "at least 1×1".to_owned(),
+            });
+        }
         let count = self.count();
         let resized;
         let bytes = if (height, width) == (self.height, self.width) {

@@ -11,8 +11,9 @@
 //! a pickle is executed.
 //!
 //! ```
-//! use candle_core::Device;
-//! use tgm_clip::{ClipModel, Frames, ModelSource, ScoreOptions, slots};
+//! use tgm_clip::candle_core::Device;
+//! use tgm_clip::tgm_masking::{Grid, ScoreMap};
+//! use tgm_clip::{ClipModel, Frames, ModelSource, ScoreOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // A tiny random CLIP. A real one: `ModelSource::vit_b32()`, or a folder with its files.
@@ -26,22 +27,28 @@
 //! let bytes = vec![127; 4 * height * width * 3]; // four grey frames
 //! let frames = Frames::new(&bytes, height, width)?;
 //! let scores = clip.score(frames, &text.embeddings.get(0)?, (6, 8), &ScoreOptions::default())?;
-//! assert_eq!(slots(&scores, 6 * 8, 2)?.len(), 2 * 6 * 8); // tubelets of two frames
+//! // A score for each tubelet of two frames: what text-guided masking takes.
+//! let map = ScoreMap::from_frames(Grid::new(2, 6, 8)?, 2, &scores)?;
+//! assert_eq!(map.values().len(), 2 * 6 * 8);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Two features, both on by default, may be left out by those who score with a CLIP in a folder: `hub` (models by name,
+//! from the Hugging Face hub) and `captioner` (BLIP, and with it candle-transformers).
 #![deny(missing_docs)]
 
 mod blocks;
 pub mod cache;
+#[cfg(feature = "captioner")]
 pub mod captioner;
 mod config;
 mod error;
 mod frames;
+#[cfg(feature = "hub")]
 mod hub;
 mod interpolate;
 mod model;
-mod resample;
 mod score;
 mod source;
 mod text;
@@ -52,7 +59,12 @@ mod weights;
 pub use error::ClipError;
 pub use frames::Frames;
 pub use model::{ClipModel, TextEmbeddings};
-pub use score::{Resample, ScoreOptions, slots};
+pub use score::{Resample, ScoreOptions};
 pub use source::ModelSource;
 pub use tokenizer::Tokens;
 pub use vision::PatchFeatures;
+
+/// Its devices, types and tensors are in signatures here: whoever uses this crate needs no version of its own.
+pub use candle_core;
+/// What becomes of scores: maps on the grid of a masked autoencoder. Its [`Region`](tgm_masking::Region) is in signatures here.
+pub use tgm_masking;

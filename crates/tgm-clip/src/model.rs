@@ -55,11 +55,11 @@ impl ClipModel {
     /// statistics and attention weights still in f32.
     ///
     /// # Errors
-    /// As [`ClipModel::load`], and [`ClipError::Shape`] for a type that is neither f32, bf16 nor f16.
+    /// As [`ClipModel::load`], and [`ClipError::Setting`] for a type that is neither f32, bf16 nor f16.
     pub fn load_with_dtype(source: &ModelSource, device: &Device, dtype: DType) -> Result<Self, ClipError> {
         if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
-            return Err(ClipError::Shape {
-                what: "dtype",
+            return Err(ClipError::Setting {
+                name: "dtype",
                 got: dtype.as_str().to_owned(),
                 expected: "f32, bf16 or f16".to_owned(),
             });
@@ -124,7 +124,7 @@ impl ClipModel {
     /// differs. Unlike CLIP's own preprocessing nothing is cropped away: see [`ClipModel::score`].
     ///
     /// # Errors
-    /// [`ClipError::Shape`] when the frames cannot be resized to this size.
+    /// [`ClipError::Shape`] when the frames cannot be resized to this size, or a side of it is 0.
     pub fn preprocess(&self, frames: Frames<'_>, height: usize, width: usize) -> Result<Tensor, ClipError> {
         frames.to_pixels(height, width, &self.device)
     }

@@ -2,8 +2,8 @@
 
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
+use tgm_masking::{Grid, ScoreMap};
 
-use crate::resample::{Region, Resampling};
 use crate::{ClipError, ClipModel, Frames, PatchFeatures};
 
 /// How CLIP's patch grid (7×7 for ViT-B/32 at 224 pixels) becomes the grid of the masked autoencoder (14×14). The paper
@@ -38,10 +38,11 @@ impl ClipModel {
     /// `[E]` (of any length). For [`PatchFeatures::Surgery`] the cosine with the empty caption is subtracted.
     ///
     /// The map covers the whole frame whatever its shape: the sides are scaled independently to the square that CLIP
-    /// takes, or to `rows × cols` patches.
+    /// takes, or to `rows × cols` patches. [`ScoreMap::from_frames`] makes tubelets of its frames.
     ///
     /// # Errors
-    /// [`ClipError::Shape`] for a text embedding of another dimension or an empty grid.
+    /// [`ClipError::Shape`] for a text embedding of another dimension; [`ClipError::Map`] for a grid that cannot be, or when
+    /// the model gives a score that is NaN.
     pub fn score(
         &self,
         frames: Frames<'_>,
@@ -68,13 +69,7 @@ impl ClipModel {
         (rows, cols): (usize, usize),
         options: &ScoreOptions,
     ) -> Result<Vec<Vec<f32>>, ClipError> {
-        if rows == 0 || cols == 0 {
-            return Err(ClipError::Shape {
-                what: "score grid",
-                got: format!("{rows}×{cols}"),
-                expected: "at least 1×1".into(),
-            });
-        }
+        let wanted = Grid::new(frames.count(), rows, cols)?;
         let directions = self.directions(texts, options.features)?;
         let count = directions.dim(1)?;
         let side = self.image_size() / self.patch_size();
@@ -82,16 +77,15 @@ impl ClipModel {
             Resample::Map => (self.image_size(), self.image_size(), (side, side)),
             Resample::Positions => (rows * self.patch_size(), cols * self.patch_size(), (rows, cols)),
         };
-        let resampling = Resampling::new(grid, &Region::WHOLE, (rows, cols));
-        let mut scores = vec![Vec::with_capacity(frames.count() * rows * cols); count];
+        let mut scores = vec![Vec::with_capacity(wanted.len()); count];
         for chunk in frames.chunks(FRAMES_PER_PASS) {
             let pixels = chunk.to_pixels(height, width, self.device())?;
             let features = unit(&self.patch_features(&pixels, options.features)?)?;
             let maps = features.broadcast_matmul(&directions)?.permute((2, 0, 1))?.contiguous()?;
+            let own = Grid::new(chunk.count(), grid.0, grid.1)?;
             for (i, scores) in scores.iter_mut().enumerate() {
-                for map in maps.get(i)?.flatten_all()?.to_vec1::<f32>()?.chunks_exact(grid.0 * grid.1) {
-                    resampling.append(map, scores);
-                }
+                let map = ScoreMap::new(own, maps.get(i)?.flatten_all()?.to_vec1()?)?;
+                scores.extend(map.resampled(rows, cols)?.into_values());
             }
         }
         Ok(scores)
@@ -124,29 +118,4 @@ fn wrong_text(text: &Tensor, expected: &[usize]) -> ClipError {
 pub(crate) fn unit(x: &Tensor) -> candle_core::Result<Tensor> {
     let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
     x.broadcast_div(&norm)
-}
-
-/// The mean over the frames of each temporal slot: `[F, cells]` to `[F / frames_per_slot, cells]` (a tubelet of two
-/// frames has one score).
-///
-/// # Errors
-/// [`ClipError::Shape`] unless the scores fill whole slots.
-///
-/// ```
-/// let two_frames_of_three_cells = [0.0, 1.0, 2.0, 4.0, 1.0, 0.0];
-/// assert_eq!(tgm_clip::slots(&two_frames_of_three_cells, 3, 2).unwrap(), [2.0, 1.0, 1.0]);
-/// ```
-pub fn slots(scores: &[f32], cells: usize, frames_per_slot: usize) -> Result<Vec<f32>, ClipError> {
-    let slot = cells * frames_per_slot;
-    if slot == 0 || !scores.len().is_multiple_of(slot) {
-        return Err(ClipError::Shape {
-            what: "scores",
-            got: format!("{} values", scores.len()),
-            expected: format!("a multiple of {frames_per_slot} frames × {cells} cells"),
-        });
-    }
-    let mean = |slot: &[f32], cell: usize| {
-        slot.iter().skip(cell).step_by(cells).sum::<f32>() / frames_per_slot as f32
-    };
-    Ok(scores.chunks_exact(slot).flat_map(|slot| (0..cells).map(move |cell| mean(slot, cell))).collect())
 }

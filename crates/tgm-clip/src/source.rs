@@ -7,17 +7,18 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ClipError;
-use crate::hub::Hub;
 
 /// Where a CLIP or a BLIP in the Hugging Face layout comes from.
 ///
 /// In configurations it is a string: a folder, or `hub:OWNER/NAME@REVISION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ModelSource {
     /// A folder with `config.json`, `model.safetensors` (or `pytorch_model.bin`, read without executing pickle) and
     /// `tokenizer.json` (or `vocab.json` and `merges.txt`).
     Folder(PathBuf),
-    /// A repository on the Hugging Face hub, downloaded once into the usual cache (`HF_HUB_CACHE`, `HF_HOME`).
+    /// A repository on the Hugging Face hub, downloaded once into the usual cache (`HF_HUB_CACHE`, `HF_HOME`). Loading it
+    /// needs the feature `hub`.
     Hub {
         /// `OWNER/NAME`.
         repo: String,
@@ -144,11 +145,14 @@ impl ModelFiles {
     pub fn resolve(source: &ModelSource) -> Result<Self, ClipError> {
         match source {
             ModelSource::Folder(folder) => Self::read(folder, source.to_string(), None),
+            #[cfg(feature = "hub")]
             ModelSource::Hub { repo, revision } => {
-                let snapshot = Hub::from_env().snapshot(repo, revision)?;
+                let snapshot = crate::hub::Hub::from_env().snapshot(repo, revision)?;
                 let identity = format!("{repo}@{}", snapshot.commit);
                 Self::read(&snapshot.folder, source.to_string(), Some(identity))
             }
+            #[cfg(not(feature = "hub"))]
+            ModelSource::Hub { .. } => Err(ClipError::WithoutHub { model: source.to_string() }),
             ModelSource::Embedded { config, weights, tokenizer } => Ok(Self {
                 name: source.to_string(),
                 identity: fingerprint([*config, *weights, *tokenizer]),
@@ -253,6 +257,13 @@ mod tests {
             let error = text.parse::<ModelSource>().unwrap_err().to_string();
             assert!(error.contains("OWNER/NAME@REVISION"), "{error}");
         }
+    }
+
+    #[test]
+    #[cfg(not(feature = "hub"))]
+    fn without_the_hub_a_model_by_name_is_refused_with_what_to_do() {
+        let message = ModelFiles::resolve(&ModelSource::vit_b32()).unwrap_err().to_string();
+        assert!(message.contains("openai/clip-vit-base-patch32") && message.contains("folder"), "{message}");
     }
 
     #[test]

@@ -76,24 +76,6 @@ impl Weights {
         &self.device
     }
 
-    pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    /// Two names for one parameter: where a checkpoint has only one of them, it serves as both.
-    pub fn tie(&mut self, a: &str, b: &str) {
-        for (from, to) in [(a, b), (b, a)] {
-            if let Some(tensor) = self.tensors.get(from).filter(|_| !self.contains(to)) {
-                self.tensors.insert(to.to_owned(), tensor.clone());
-            }
-        }
-    }
-
-    /// Forgets a weight that need not be used.
-    pub fn discard(&mut self, name: &str) {
-        self.tensors.remove(name);
-    }
-
     pub fn linear(&mut self, name: &str, from: usize, to: usize) -> Result<Linear> {
         let weight = self.take(&format!("{name}.weight"), &[to, from])?;
         let bias = self.take_wide(&format!("{name}.bias"), &[to])?;
@@ -124,6 +106,28 @@ impl Weights {
             wrong_shape: self.wrong_shape,
             unexpected,
         })
+    }
+}
+
+/// What a BLIP's checkpoints need.
+#[cfg(feature = "captioner")]
+impl Weights {
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Two names for one parameter: where a checkpoint has only one of them, it serves as both.
+    pub fn tie(&mut self, a: &str, b: &str) {
+        for (from, to) in [(a, b), (b, a)] {
+            if let Some(tensor) = self.tensors.get(from).filter(|_| !self.contains(to)) {
+                self.tensors.insert(to.to_owned(), tensor.clone());
+            }
+        }
+    }
+
+    /// Forgets a weight that need not be used.
+    pub fn discard(&mut self, name: &str) {
+        self.tensors.remove(name);
     }
 }
 

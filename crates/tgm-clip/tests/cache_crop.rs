@@ -4,7 +4,8 @@ mod common;
 
 use tempfile::TempDir;
 use tgm_clip::cache::{CacheKey, CacheSpec, Maps, Region, ScoreCache};
-use tgm_clip::{Frames, PatchFeatures, ScoreOptions, slots};
+use tgm_clip::tgm_masking::{Grid, ScoreMap};
+use tgm_clip::{Frames, PatchFeatures, ScoreOptions};
 
 const GRID: (usize, usize) = (14, 14);
 const CELLS: usize = GRID.0 * GRID.1;
@@ -73,7 +74,10 @@ fn cache_and_online_scoring_choose_the_same_tubelets_for_the_whole_frame() {
         cache.finish().unwrap();
         let maps = ScoreCache::open(dir.path(), &spec).unwrap().get(&key).unwrap().unwrap();
         let cached = maps.crop(&Region::WHOLE, false, grid, &[0.0, 0.04]).unwrap();
-        let (cached, online) = (slots(&cached, 64, 2).unwrap(), slots(&online, 64, 2).unwrap());
+        let tubelets = |scores: &[f32]| {
+            ScoreMap::from_frames(Grid::new(1, grid.0, grid.1).unwrap(), 2, scores).unwrap().into_values()
+        };
+        let (cached, online) = (tubelets(&cached), tubelets(&online));
         for k in [16, 38, 58] {
             assert_eq!(chosen(&cached, k), chosen(&online, k), "{features:?}, {k} tubelets");
         }

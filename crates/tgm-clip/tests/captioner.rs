@@ -1,4 +1,5 @@
 //! The captions of `transformers` on a tiny random BLIP, and what happens with files that are not as they should be.
+#![cfg(feature = "captioner")]
 
 mod common;
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use common::{FIXTURES, captions, folder, load};
 use tempfile::TempDir;
-use tgm_clip::{ClipError, ClipModel, Frames, ModelSource, PatchFeatures, ScoreOptions, slots};
+use tgm_clip::{ClipError, ClipModel, Frames, ModelSource, PatchFeatures, ScoreOptions};
 
 /// A copy of a fixture that a test may damage.
 fn copy(name: &str) -> TempDir {
@@ -212,7 +212,18 @@ fn frames_grids_and_texts_of_the_wrong_shape_are_refused_with_their_sizes() {
     assert!(
         clip.patch_features(&small, PatchFeatures::Plain).unwrap_err().to_string().contains("at least 7")
     );
-    assert!(slots(&scores, 4, 3).is_err() && slots(&scores, 0, 2).is_err());
+}
+
+/// A side of 0 was resized to, and panicked behind that.
+#[test]
+fn pixels_without_height_or_width_are_refused_with_their_size() {
+    let clip = load("clip-gelu");
+    let bytes = [0; 8 * 8 * 3];
+    let frames = Frames::new(&bytes, 8, 8).unwrap();
+    for (height, width, size) in [(0, 224, "0×224"), (224, 0, "224×0"), (0, 0, "0×0")] {
+        let message = clip.preprocess(frames, height, width).unwrap_err().to_string();
+        assert!(message.contains(size) && message.contains("at least 1×1"), "{message}");
+    }
 }
 
 #[test]

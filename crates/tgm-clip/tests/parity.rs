@@ -4,7 +4,8 @@ mod common;
 
 use candle_core::{DType, Device, Module, Tensor};
 use common::{FIXTURES, assert_close, captions, folder, frames, golden, load};
-use tgm_clip::{ClipModel, Frames, ModelSource, PatchFeatures, Resample, ScoreOptions, slots};
+use tgm_clip::tgm_masking::{Grid, ScoreMap};
+use tgm_clip::{ClipModel, Frames, ModelSource, PatchFeatures, Resample, ScoreOptions};
 
 const BAR: f32 = 1e-4;
 const PATHS: [(PatchFeatures, &str); 3] =
@@ -132,7 +133,7 @@ fn frames_are_scored_alike_alone_and_in_any_batch() {
             assert!((a - b).abs() < 1e-5, "frame {i}: {a} and {b}");
         }
     }
-    assert_eq!(slots(&together[..34 * 30], 30, 2).unwrap().len(), 17 * 30);
+    assert!(ScoreMap::from_frames(Grid::new(17, 5, 6).unwrap(), 2, &together[..34 * 30]).is_ok());
 }
 
 #[test]

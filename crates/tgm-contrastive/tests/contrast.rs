@@ -111,15 +111,28 @@ fn the_temperature_cannot_pass_its_bound_and_can_come_back() {
     let var = params.get("contrastive.log_scale").unwrap();
     for (set, want) in [(9.0f32, 100f32.ln()), (2.0, 2.0)] {
         var.set(&Tensor::new(set, &Device::Cpu).unwrap()).unwrap();
-        head.constrain(&params).unwrap();
+        head.constrain().unwrap();
         assert!((var.to_scalar::<f32>().unwrap() - want).abs() < 1e-6);
     }
 }
 
+/// The name was looked up without its scope, and not found: the temperature had no bound.
+#[test]
+fn the_temperature_of_a_head_in_a_scope_has_its_bound_too() {
+    let mut params = Params::new(Streams::new(0), &Device::Cpu);
+    let config = ContrastiveConfig::default();
+    let head = params.scope("student", |p| ContrastiveHead::new(3, 3, &config, p)).unwrap();
+    let var = params.get("student.contrastive.log_scale").unwrap();
+    var.set(&Tensor::new(9f32, &Device::Cpu).unwrap()).unwrap();
+    head.constrain().unwrap();
+    assert_eq!(var.to_scalar::<f32>().unwrap(), 100f32.ln());
+}
+
 #[test]
 fn a_fixed_temperature_is_no_parameter() {
-    let (_, params) = head(3, 3, ContrastiveConfig { learn_temperature: false, ..Default::default() });
+    let (head, params) = head(3, 3, ContrastiveConfig { learn_temperature: false, ..Default::default() });
     assert_eq!(params.iter().map(|(n, _)| n).collect::<Vec<_>>(), ["contrastive.projection.weight"]);
+    head.constrain().unwrap();
 }
 
 #[test]

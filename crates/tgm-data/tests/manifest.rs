@@ -183,7 +183,7 @@ fn paths_leave_the_folder_only_when_allowed() {
         let fixture = fixture(format!("path\n{path}\n"));
         let error = Manifest::load(&fixture.file).unwrap_err();
         assert!(matches!(&error, ManifestError::PathOutside { line: 2, value, .. } if value == path));
-        assert!(error.to_string().contains("allow_outside"));
+        assert!(error.to_string().contains("--allow-outside"));
         let options = ManifestOptions { allow_outside: true, ..ManifestOptions::default() };
         assert_eq!(Manifest::load_with(&fixture.file, &options).unwrap().row(0).path(), path);
     }

@@ -64,9 +64,11 @@ fn frame_len(clip: &[u8], [frames, height, width]: [usize; 3]) -> Result<usize> 
             return Err(Error::Empty { what: "clip", missing });
         }
     }
-    let frame_len = height * width * 3;
-    if clip.len() != frames * frame_len {
-        return Err(Error::Length { what: "clip", expected: frames * frame_len, got: clip.len() });
+    // A product that overflows is no length either.
+    let frame_len = height.saturating_mul(width).saturating_mul(3);
+    let expected = frames.saturating_mul(frame_len);
+    if clip.len() != expected {
+        return Err(Error::Length { what: "clip", expected, got: clip.len() });
     }
     Ok(frame_len)
 }
@@ -220,5 +222,6 @@ mod tests {
             Err(Error::Length { expected: 6, got: 12, .. })
         ));
         assert!(matches!(thumbnail_motion(&[], [0, 2, 1]), Err(Error::Empty { missing: "frames", .. })));
+        assert!(matches!(thumbnail_still(&[], [2, 1 << 40, 1 << 40]), Err(Error::Length { got: 0, .. })));
     }
 }

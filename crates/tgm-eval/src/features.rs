@@ -36,8 +36,10 @@ impl Features {
         if labels.len() != clips {
             return Err(Error::Length { what: "labels", expected: clips, got: labels.len() });
         }
-        if data.len() != clips * dim {
-            return Err(Error::Length { what: "features", expected: clips * dim, got: data.len() });
+        // A product that overflows is no length either.
+        let expected = clips.saturating_mul(dim);
+        if data.len() != expected {
+            return Err(Error::Length { what: "features", expected, got: data.len() });
         }
         if let Some(at) = data.iter().position(|value| !value.is_finite()) {
             let id = ids[at / dim].clone();
@@ -47,6 +49,24 @@ impl Features {
             return Err(Error::Label { id: ids[at].clone(), label: labels[at], classes });
         }
         Ok(Self { dim, classes, data, labels, ids })
+    }
+
+    /// As [`Self::new`] for clips that have no names: they are numbered within their set, `set/0`, `set/1`, … Sets of
+    /// different names, as train and test, share no clip.
+    ///
+    /// ```
+    /// use tgm_eval::Features;
+    ///
+    /// let (x, y) = (vec![0.5, 1.0, 0.25, 0.0], vec![1, 0]);
+    /// assert_eq!(Features::numbered("train", 2, 2, x, y)?.ids(), ["train/0", "train/1"]);
+    /// # Ok::<(), tgm_eval::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn numbered(set: &str, dim: usize, classes: usize, data: Vec<f32>, labels: Vec<u32>) -> Result<Self> {
+        let ids = (0..labels.len()).map(|clip| format!("{set}/{clip}")).collect();
+        Self::new(dim, classes, data, labels, ids)
     }
 
     /// The same features with other labels, found by identity: a clip has a verb and a noun.
@@ -162,6 +182,21 @@ mod tests {
         assert!(matches!(short_labels, Err(Error::Length { what: "labels", expected: 2, got: 1 })));
         let short_data = Features::new(2, 2, vec![0.0; 3], vec![0, 1], ids(&["a", "b"]));
         assert!(matches!(short_data, Err(Error::Length { what: "features", expected: 4, got: 3 })));
+    }
+
+    #[test]
+    fn a_size_that_overflows_is_a_wrong_length() {
+        let error = Features::new(usize::MAX, 2, vec![0.0; 3], vec![0, 1], ids(&["a", "b"])).unwrap_err();
+        assert!(matches!(error, Error::Length { what: "features", got: 3, .. }), "{error}");
+    }
+
+    #[test]
+    fn numbered_sets_of_different_names_share_no_clip_and_of_one_name_all() {
+        let set = |name| Features::numbered(name, 1, 2, vec![0.0, 1.0], vec![0, 1]).unwrap();
+        assert!(set("train").check_disjoint(&set("test")).is_ok());
+        assert!(matches!(set("a").check_disjoint(&set("a")), Err(Error::Leak { id }) if id == "a/0"));
+        let short = Features::numbered("a", 2, 2, vec![0.0; 3], vec![0, 1]);
+        assert!(matches!(short, Err(Error::Length { what: "features", expected: 4, got: 3 })));
     }
 
     #[test]

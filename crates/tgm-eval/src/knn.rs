@@ -43,7 +43,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.k == 0 {
             return Err(Error::setting("k", self.k, "at least one neighbour is needed"));
         }

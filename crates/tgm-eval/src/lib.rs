@@ -30,6 +30,35 @@
 //! assert_eq!(result.report.chance, 0.5);
 //! # Ok::<(), tgm_eval::Error>(())
 //! ```
+//!
+//! A linear probe on a feature matrix of your own, from whatever model:
+//!
+//! ```
+//! use tgm_eval::linear::logistic;
+//! use tgm_eval::tgm_random::Streams;
+//! use tgm_eval::{Features, Protocol, bootstrap, evaluate};
+//!
+//! // Rows `[clips, 2]` one behind the other, and a class for each.
+//! let set = |name, clips: u32, spread: f32| {
+//!     let y: Vec<u32> = (0..clips).map(|clip| clip % 3).collect();
+//!     let x: Vec<f32> = y.iter().zip(0..).flat_map(|(&y, clip)| [y as f32, spread * (clip as f32).sin()]).collect();
+//!     Features::numbered(name, 2, 3, x, y)
+//! };
+//! let (train, test) = (set("train", 60, 0.2)?, set("test", 30, 0.2)?);
+//!
+//! // C is chosen on clips held out of train.
+//! let protocol = Protocol::Logistic(logistic::Settings::default());
+//! let report = evaluate(&protocol, &train, &test, bootstrap::Settings::default(), &Streams::new(17))?.report;
+//! let top1 = report.top1;
+//! println!("top-1 {:.3}, 95 % interval {:.3} to {:.3}", top1.mean, top1.low, top1.high);
+//! assert_eq!((top1.mean, top1.high), (1.0, 1.0));
+//! assert!(top1.low < 1.0, "30 right answers are no certainty");
+//!
+//! // The classifier itself, for features without labels.
+//! let (probe, _) = logistic::fit(&train, &logistic::Settings::default(), &Streams::new(17))?;
+//! assert_eq!(probe.predict(&[0.1, 0.0, 1.9, 0.1])?, [0, 2]);
+//! # Ok::<(), tgm_eval::Error>(())
+//! ```
 #![deny(missing_docs)]
 
 pub mod baseline;
@@ -57,3 +86,14 @@ pub use merge::Answers;
 pub use protocol::{Bench, Evaluation, Protocol, ProtocolReport, Report, classify, evaluate, judge};
 pub use readout::Readout;
 pub use scores::Scores;
+
+/// The tensors of [`pass::stack`], [`Readout::apply`] and [`store::Digest::tensor`].
+pub use candle_core;
+/// The generators that [`bootstrap`] draws from.
+pub use rand;
+/// The clips and loaders that [`pass`] and [`supervised`] take.
+pub use tgm_data;
+/// The encoders and checkpoints that [`pass`] and [`supervised`] take.
+pub use tgm_mae;
+/// Its `Streams` are what every protocol draws from.
+pub use tgm_random;

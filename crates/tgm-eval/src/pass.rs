@@ -82,10 +82,7 @@ fn flush(
     if clips.is_empty() {
         return Ok(());
     }
-    let tubelets = stack(&clips)?;
-    let slots = clips[0].grid.slots();
-    let encode = |encoder: &Encoder| Ok(readout.apply(&encoder.forward_all(&tubelets)?, slots)?.to_vec2()?);
-    let vectors = on_worker(|| encoders.iter().map(encode).collect::<Result<Vec<Vec<Vec<f32>>>>>())?;
+    let vectors = if encoders.is_empty() { Vec::new() } else { vectors(encoders, readout, &clips)? };
     let mut first = 0;
     for views in &videos {
         let (sample, clip) = (&views[0], &views[0].clip);
@@ -102,6 +99,14 @@ fn flush(
         }))?;
     }
     Ok(())
+}
+
+/// For each encoder the feature vector of every clip.
+fn vectors(encoders: &[Encoder], readout: Readout, clips: &[&Sample]) -> Result<Vec<Vec<Vec<f32>>>> {
+    let tubelets = stack(clips)?;
+    let slots = clips[0].grid.slots();
+    let encode = |encoder: &Encoder| Ok(readout.apply(&encoder.forward_all(&tubelets)?, slots)?.to_vec2()?);
+    on_worker(|| encoders.iter().map(encode).collect())
 }
 
 /// The tubelets of several clips, `[B, N, P]`.

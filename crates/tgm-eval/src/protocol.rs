@@ -12,6 +12,7 @@ use tgm_random::Streams;
 /// Which classifier is put on the features, with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "protocol", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Protocol {
     /// Nearest neighbours in train.
     Knn(knn::Settings),
@@ -23,9 +24,25 @@ pub enum Protocol {
     Adamw(adamw::Settings),
 }
 
+impl Protocol {
+    /// Refuses settings that suit no data, before features are computed for them.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Knn(settings) => settings.check(),
+            Self::Logistic(settings) => settings.check(),
+            Self::Sgd(settings) => settings.check(),
+            Self::Adamw(settings) => settings.check(),
+        }
+    }
+}
+
 /// What the protocol did, with every setting used.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "protocol", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ProtocolReport {
     /// Of nearest neighbours.
     Knn(knn::Report),

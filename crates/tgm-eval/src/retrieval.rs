@@ -64,7 +64,7 @@ pub fn evaluate(pairs: &Pairs<'_>) -> Result<Report> {
         return Err(Error::Empty { what: "retrieval", missing: "rows" });
     }
     for (what, expected, got) in [
-        ("sentence embeddings", texts.len() * dim, sentences.len()),
+        ("sentence embeddings", texts.len().saturating_mul(dim), sentences.len()),
         ("owners of sentences", texts.len(), clip_of.len()),
         ("clip embeddings", clips.len().next_multiple_of(dim), clips.len()),
     ] {

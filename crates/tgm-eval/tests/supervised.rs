@@ -13,7 +13,7 @@ use tgm_eval::{Answers, Error};
 use tgm_mae::Checkpoint;
 use tgm_ops::Precision;
 use tgm_random::Streams;
-use tgm_video::{Sampling, TubeletShape};
+use tgm_video::{Normalization, RandAugment, Sampling, TubeletShape};
 
 const CLASSES: usize = 3;
 
@@ -96,12 +96,12 @@ fn train(learner: &mut Learner, settings: &Settings, until: u64) {
     let clip = clips();
     let (batch, start) = (settings.batch * settings.repeats, learner.step());
     let loader = LoaderConfig { cache_mb: 64, ..LoaderConfig::default() };
-    let batches = Batches { repeats: settings.repeats, ..Batches::of(batch).from(start) };
-    let mut loader = TrainLoader::some(&data(), &clip, &loader, batches, Streams::new(5)).unwrap();
+    let batches = Batches { repeats: settings.repeats, ..Batches::of(batch).starting_at(start) };
+    let mut loader = TrainLoader::with_batches(&data(), &clip, &loader, batches, Streams::new(5)).unwrap();
     while learner.step() < until {
         let samples: Vec<Sample> = loader.next_batch().unwrap().samples;
         let labels: Vec<u32> = samples.iter().map(|sample| label(sample.row)).collect();
-        learner.learn(&samples, &labels, &clip.normalization).unwrap();
+        learner.learn(&samples, &labels).unwrap();
     }
 }
 
@@ -250,13 +250,60 @@ fn every_view_is_scored_under_the_identity_of_its_clip() {
     assert_eq!(answers.per_view().unwrap().len(), 15);
 }
 
-#[test]
-fn a_class_beyond_the_head_is_refused_with_its_clip() {
-    let settings = by_heart(Head::Attentive);
-    let mut learner = learner(&settings);
+/// Two clips, and a learner that knows three classes.
+fn two_clips() -> (Learner, Vec<Sample>) {
     let mut loader =
         TrainLoader::new(&data(), &clips(), &LoaderConfig::default(), 2, Streams::new(1), 0).unwrap();
-    let samples = loader.next_batch().unwrap().samples;
-    let error = learner.learn(&samples, &[0, 9], &clips().normalization).unwrap_err();
+    (learner(&by_heart(Head::Attentive)), loader.next_batch().unwrap().samples)
+}
+
+#[test]
+fn a_class_beyond_the_head_is_refused_with_its_clip() {
+    let (mut learner, samples) = two_clips();
+    let error = learner.learn(&samples, &[0, 9]).unwrap_err();
     assert!(matches!(error, Error::Label { label: 9, classes: 3, .. }), "{error}");
+}
+
+/// Clips without a label were dropped and counted in the loss; a class beyond the head behind the clips panicked.
+#[test]
+fn a_batch_has_a_label_for_each_clip_and_clips_of_one_size() {
+    let (mut learner, mut samples) = two_clips();
+    for labels in [&[0][..], &[0, 1, 9], &[]] {
+        let error = learner.learn(&samples, labels).unwrap_err();
+        let got = labels.len();
+        assert!(matches!(error, Error::Length { what: "labels", expected: 2, got: found } if found == got));
+    }
+    let small = ClipConfig { size: 16, ..clips() };
+    let mut loader =
+        TrainLoader::new(&data(), &small, &LoaderConfig::default(), 2, Streams::new(1), 0).unwrap();
+    samples[1] = loader.next_batch().unwrap().samples.remove(0);
+    let error = learner.learn(&samples, &[0, 1]).unwrap_err();
+    assert!(matches!(error, Error::Length { what: "a clip of the batch", .. }), "{error}");
+    assert_eq!(learner.step(), 0);
+}
+
+/// RandAugment took another normalisation than clips without it, and than test clips.
+#[test]
+fn clips_are_normalised_as_they_say_with_rand_augment_and_without() {
+    let after = |rand_augment: Option<RandAugment>, normalization: Normalization| {
+        let settings = Settings { rand_augment, ..by_heart(Head::Attentive) };
+        let (mut learner, mut samples) = (learner(&settings), two_clips().1);
+        samples.iter_mut().for_each(|sample| sample.normalization = normalization);
+        learner.learn(&samples, &[0, 1]).unwrap();
+        learner.loss()
+    };
+    for rand_augment in [None, Some(RandAugment::default())] {
+        let [plain, other] = [clips().normalization, Normalization::NONE].map(|how| after(rand_augment, how));
+        assert_ne!(plain, other, "{rand_augment:?}");
+    }
+}
+
+#[test]
+fn a_learner_says_whether_its_encoder_began_at_random() {
+    let settings = by_heart(Head::Attentive);
+    let length = Length::of(&settings, 12);
+    for random in [false, true] {
+        let learner = Learner::new(&checkpoint(), random, CLASSES, length, &settings, &Streams::new(5));
+        assert_eq!(learner.unwrap().report(0.5).random_encoder, random);
+    }
 }

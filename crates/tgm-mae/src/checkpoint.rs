@@ -1,20 +1,25 @@
 //! Models on disk: this crate's own folders, Hugging Face folders, and original VideoMAE files.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use tgm_ops::{ParamError, Params};
+use tgm_ops::{ParamError, check_weights};
 
 use crate::hf_config::{self, NATIVE_TYPE, NativeConfig};
 use crate::keys::KeyMap;
+use crate::shapes::shapes;
 use crate::{KeyLayout, MaeConfig, MaeError, original};
 
-/// What a model was trained to do.
+/// What a checkpoint holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum CheckpointKind {
+    /// The encoder alone.
+    Encoder,
     /// Encoder and decoder.
     Pretraining,
     /// Encoder and classification head.
@@ -24,17 +29,44 @@ pub enum CheckpointKind {
     },
 }
 
+impl fmt::Display for CheckpointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encoder => write!(f, "an encoder alone"),
+            Self::Pretraining => write!(f, "encoder and decoder"),
+            Self::Classification { classes } => write!(f, "an encoder and a head for {classes} classes"),
+        }
+    }
+}
+
+/// The clips that a model takes, where its file does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClipSize {
+    /// Frames of a clip.
+    pub frames: usize,
+    /// Height and width of a frame in pixels.
+    pub image_size: [usize; 2],
+}
+
+impl Default for ClipSize {
+    /// 16 frames of 224×224, as published models take them.
+    fn default() -> Self {
+        Self { frames: 16, image_size: [224, 224] }
+    }
+}
+
 /// A model read from disk: its config, and its weights under this crate's names.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// Sizes and conventions.
     pub config: MaeConfig,
-    /// With decoder, or with classification head.
+    /// With decoder, with classification head, or with neither.
     pub kind: CheckpointKind,
     /// How the file names its tensors.
     pub layout: KeyLayout,
     /// Where it was read.
     pub path: PathBuf,
+    names: KeyMap,
     weights: BTreeMap<String, Tensor>,
 }
 
@@ -43,15 +75,25 @@ impl Checkpoint {
     ///
     /// Of a `.pth` file only tensors are read; no pickle is executed. Such a file holds no config: sizes follow from its
     /// tensors, heads from the widths of the published VideoMAE and VideoMAEv2 models, and frames and image size from
-    /// `clip`, or 16×224×224. Up to a width of 64 there is one head.
+    /// `clip`, or [`ClipSize::default`]. Up to a width of 64 there is one head.
+    ///
+    /// A Hugging Face folder may hold a bare `VideoMAEModel`: without decoder and classifier it is an encoder.
+    ///
+    /// Weights are not compared with the config before they are asked for; [`Self::check`] does that by itself.
     ///
     /// # Errors
-    /// When something is missing, unreadable or of an unknown kind, or a single file has another width than these.
-    pub fn open(path: &Path, clip: Option<(usize, [usize; 2])>) -> Result<Self, MaeError> {
+    /// When something is missing, unreadable or of an unknown kind, a single file has another width than these, or a clip
+    /// is given for a folder, whose config says what the model takes.
+    pub fn open(path: &Path, clip: Option<ClipSize>) -> Result<Self, MaeError> {
         if path.is_dir() {
+            if let Some(ClipSize { frames, image_size: [height, width] }) = clip {
+                let asked = format!("clips of {frames} frames of {height}×{width} cannot be asked for");
+                let reason = format!("a folder's config.json says what clips the model takes: {asked}");
+                return Err(MaeError::file(path, reason));
+            }
             Self::open_folder(path)
         } else if path.is_file() {
-            Self::open_file(path, clip)
+            Self::open_file(path, clip.unwrap_or_default())
         } else {
             Err(MaeError::NoCheckpoint(path.to_path_buf()))
         }
@@ -78,6 +120,7 @@ impl Checkpoint {
                             .map_err(|e| MaeError::file(folder, e))?;
                         CheckpointKind::Classification { classes }
                     }
+                    None if !has_decoder(&file) => CheckpointKind::Encoder,
                     _ => CheckpointKind::Pretraining,
                 };
                 (config, kind, false)
@@ -94,7 +137,7 @@ impl Checkpoint {
         Self::assemble(folder, config, kind, layout, file)
     }
 
-    fn open_file(path: &Path, clip: Option<(usize, [usize; 2])>) -> Result<Self, MaeError> {
+    fn open_file(path: &Path, clip: ClipSize) -> Result<Self, MaeError> {
         let file = read_tensors(path)?;
         let layout = detect(path, &file)?;
         if layout != KeyLayout::Original {
@@ -115,17 +158,20 @@ impl Checkpoint {
         layout: KeyLayout,
         file: BTreeMap<String, Tensor>,
     ) -> Result<Self, MaeError> {
-        let weights = KeyMap::new(&config, kind, layout).import(file)?;
-        Ok(Self { config, kind, layout, path: path.to_path_buf(), weights })
+        let names = KeyMap::of_file(&config, kind, layout, &file);
+        let weights = names.import(file)?;
+        Ok(Self { config, kind, layout, path: path.to_path_buf(), names, weights })
     }
 
-    /// Fills a model's parameters. Every parameter must be there, and every key of the file used.
+    /// Whether the weights are those of the model that the config describes, every parameter and nothing else.
     ///
     /// # Errors
     /// [`ParamError::Mismatch`], with the names as the file has them.
-    pub fn fill(&self, params: &Params) -> Result<(), MaeError> {
-        let name = self.path.display().to_string();
-        params.load(&name, &self.weights).map_err(|e| self.in_file_names(e))
+    pub fn check(&self) -> Result<(), MaeError> {
+        self.config.validate()?;
+        let source = self.path.display().to_string();
+        check_weights(&source, &shapes(&self.config, self.kind), &self.weights)
+            .map_err(|e| self.in_file_names(e))
     }
 
     /// The weights of the encoder alone (names beginning with `encoder.`), for evaluation and fine-tuning.
@@ -142,11 +188,12 @@ impl Checkpoint {
         &self,
         ours: &BTreeMap<String, Tensor>,
     ) -> Result<BTreeMap<String, Tensor>, MaeError> {
-        Ok(KeyMap::new(&self.config, self.kind, self.layout).export(ours)?)
+        Ok(self.names.export(ours)?)
     }
 
-    fn in_file_names(&self, error: ParamError) -> MaeError {
-        let map = KeyMap::new(&self.config, self.kind, self.layout);
+    /// An error about our parameters, in the names of the file.
+    pub(crate) fn in_file_names(&self, error: ParamError) -> MaeError {
+        let map = &self.names;
         match error {
             ParamError::Mismatch { source_name, missing, unexpected, misshapen } => {
                 // A packed parameter may lack only some of its parts: those in the file are listed as left over already.
@@ -155,7 +202,8 @@ impl Checkpoint {
                     .flat_map(|ours| map.theirs(ours))
                     .filter(|theirs| !unexpected.contains(theirs))
                     .collect::<Vec<_>>();
-                let unexpected = unexpected.into_iter().filter(|name| !map.mentions(name)).collect();
+                let unexpected = unexpected.iter().filter(|name| !map.is_part(name));
+                let unexpected = unexpected.flat_map(|name| map.theirs(name)).collect();
                 ParamError::Mismatch { source_name, missing, unexpected, misshapen }.into()
             }
             other => other.into(),
@@ -164,9 +212,12 @@ impl Checkpoint {
 
     /// Writes `config.json` and `model.safetensors` into an existing folder, in this crate's layout or Hugging Face's.
     ///
+    /// `weights` are all the parameters of the model, and nothing else, under this crate's names.
+    ///
     /// Hugging Face's config has no place for [`MaeConfig::head_norm_eps`]: `transformers` computes with 1e-5 there.
     ///
     /// # Errors
+    /// [`ParamError::Mismatch`] when the weights are others than the model's, before anything is written;
     /// [`MaeError::File`] when a file cannot be written, or `layout` is the original's, which has no folders.
     pub fn save_folder(
         folder: &Path,
@@ -185,15 +236,17 @@ impl Checkpoint {
                 return Err(MaeError::file(folder, "the original layout is a single file, not a folder"));
             }
         };
+        let file = whole(folder, config, kind, layout, weights)?;
         let config_path = folder.join("config.json");
         std::fs::write(&config_path, text).map_err(|e| MaeError::file(config_path, e))?;
-        Self::save_file(&folder.join("model.safetensors"), config, kind, layout, weights)
+        save_tensors(&folder.join("model.safetensors"), file)
     }
 
-    /// Writes the weights as one safetensors file in any layout.
+    /// Writes the weights as one safetensors file in any layout. They are as in [`Self::save_folder`].
     ///
     /// # Errors
-    /// [`MaeError::File`] when it cannot be written.
+    /// [`ParamError::Mismatch`] when the weights are others than the model's; [`MaeError::File`] when the file cannot be
+    /// written.
     pub fn save_file(
         path: &Path,
         config: &MaeConfig,
@@ -201,15 +254,38 @@ impl Checkpoint {
         layout: KeyLayout,
         weights: &BTreeMap<String, Tensor>,
     ) -> Result<(), MaeError> {
-        let file = KeyMap::new(config, kind, layout).export(weights)?;
-        let file: std::collections::HashMap<String, Tensor> = file.into_iter().collect();
-        candle_core::safetensors::save(&file, path).map_err(|e| MaeError::file(path, e))
+        save_tensors(path, whole(path, config, kind, layout, weights)?)
     }
 
     /// The weights under this crate's names.
     pub fn weights(&self) -> &BTreeMap<String, Tensor> {
         &self.weights
     }
+}
+
+/// The weights as they stand in a file. What is read must be whole, so nothing else is written.
+fn whole(
+    path: &Path,
+    config: &MaeConfig,
+    kind: CheckpointKind,
+    layout: KeyLayout,
+    weights: &BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, Tensor>, MaeError> {
+    config.validate()?;
+    let source = format!("what is to be written to {}", path.display());
+    check_weights(&source, &shapes(config, kind), weights)?;
+    Ok(KeyMap::new(config, kind, layout).export(weights)?)
+}
+
+fn save_tensors(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<(), MaeError> {
+    let tensors: std::collections::HashMap<String, Tensor> = tensors.into_iter().collect();
+    candle_core::safetensors::save(&tensors, path).map_err(|e| MaeError::file(path, e))
+}
+
+/// Whether a Hugging Face file holds any part of a decoder.
+fn has_decoder(file: &BTreeMap<String, Tensor>) -> bool {
+    const PARTS: [&str; 3] = ["decoder.", "encoder_to_decoder.", "mask_token"];
+    file.keys().any(|name| PARTS.iter().any(|part| name.starts_with(part)))
 }
 
 fn detect(path: &Path, file: &BTreeMap<String, Tensor>) -> Result<KeyLayout, MaeError> {

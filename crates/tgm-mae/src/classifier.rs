@@ -60,11 +60,22 @@ impl Classifier {
         self.classify(&self.encoder.forward_dropping(tubelets, drop)?)
     }
 
+    /// What the head makes class scores of: a vector `[B, D]` for each of the clips `[B, N, P]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn features(&self, tubelets: &Tensor) -> Result<Tensor, MaeError> {
+        self.pool(&self.encoder.forward_all(tubelets)?)
+    }
+
     fn classify(&self, tokens: &Tensor) -> Result<Tensor, MaeError> {
-        let pooled = match &self.pooled_norm {
+        Ok(self.head.forward(&self.pool(tokens)?, Compute::default())?)
+    }
+
+    fn pool(&self, tokens: &Tensor) -> Result<Tensor, MaeError> {
+        Ok(match &self.pooled_norm {
             Some(norm) => norm.forward(&tokens.mean(1)?)?,
             None => tokens.narrow(1, 0, 1)?.squeeze(1)?,
-        };
-        Ok(self.head.forward(&pooled, Compute::default())?)
+        })
     }
 }

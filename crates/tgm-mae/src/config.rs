@@ -122,20 +122,23 @@ impl MaeConfig {
         }
     }
 
-    /// The tubelet grid: temporal slots, rows, columns.
+    /// The tubelet grid: temporal slots, rows, columns. Of a config that [`Self::validate`] refuses because a tubelet has no
+    /// extent, 0.
     pub const fn grid(&self) -> [usize; 3] {
-        [self.frames / self.tubelet, self.image_size[0] / self.patch[0], self.image_size[1] / self.patch[1]]
+        let [height, width] = self.image_size;
+        [parts(self.frames, self.tubelet), parts(height, self.patch[0]), parts(width, self.patch[1])]
     }
 
     /// N: tubelets of a clip.
     pub const fn tokens(&self) -> usize {
         let [slots, rows, cols] = self.grid();
-        slots * rows * cols
+        slots.saturating_mul(rows).saturating_mul(cols)
     }
 
     /// P: numbers in a tubelet.
     pub const fn tubelet_len(&self) -> usize {
-        self.tubelet * self.patch[0] * self.patch[1] * self.channels
+        let [height, width] = self.patch;
+        self.tubelet.saturating_mul(height).saturating_mul(width).saturating_mul(self.channels)
     }
 
     /// How pixels become the target. Channels other than RGB are taken as they are.
@@ -181,8 +184,10 @@ impl MaeConfig {
         if self.channels == 0 {
             return Err(MaeError::Config("a clip needs at least one channel".into()));
         }
-        if self.layer_norm_eps < 0.0 || self.head_norm_eps < 0.0 {
-            return Err(MaeError::Config("a layer norm's eps cannot be negative".into()));
+        for (name, eps) in [("layer_norm_eps", self.layer_norm_eps), ("head_norm_eps", self.head_norm_eps)] {
+            if !eps.is_finite() || eps < 0.0 {
+                return Err(MaeError::Config(format!("{name} = {eps}: must be a number of 0 or more")));
+            }
         }
         Ok(())
     }
@@ -213,6 +218,14 @@ impl MaeConfig {
     }
 }
 
+/// How many whole parts there are; none of no extent.
+const fn parts(whole: usize, part: usize) -> usize {
+    match whole.checked_div(part) {
+        Some(parts) => parts,
+        None => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +249,36 @@ mod tests {
         ] {
             let error = config.validate().unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
+        }
+    }
+
+    /// The grid of a config that nobody had validated was a division by zero.
+    #[test]
+    fn a_tubelet_of_no_extent_has_no_grid_and_no_model() {
+        let base = MaeConfig::base();
+        for config in [
+            MaeConfig { tubelet: 0, ..base.clone() },
+            MaeConfig { patch: [0, 16], ..base.clone() },
+            MaeConfig { patch: [16, 0], ..base.clone() },
+        ] {
+            assert_eq!((config.tokens(), config.tubelet_len()), (0, 0));
+            let mut params = tgm_ops::Params::new(tgm_random::Streams::new(0), &candle_core::Device::Cpu);
+            assert!(matches!(crate::Decoder::new(&config, &mut params), Err(MaeError::Config(_))));
+        }
+        let huge = MaeConfig { frames: usize::MAX, tubelet: 1, ..base };
+        assert_eq!(huge.tokens(), usize::MAX);
+    }
+
+    #[test]
+    fn an_eps_that_is_no_number_is_refused() {
+        for eps in [f64::NAN, f64::INFINITY, -1e-6] {
+            for config in [
+                MaeConfig { layer_norm_eps: eps, ..MaeConfig::base() },
+                MaeConfig { head_norm_eps: eps, ..MaeConfig::base() },
+            ] {
+                let error = config.validate().unwrap_err().to_string();
+                assert!(error.contains(&format!("norm_eps = {eps}")), "{error}");
+            }
         }
     }
 

@@ -23,8 +23,9 @@ impl Decoder {
     /// Defines the parameters `projection.weight`, `mask_token` and `decoder.…`.
     ///
     /// # Errors
-    /// When a name is taken.
+    /// When the config is invalid or a name is taken.
     pub fn new(config: &MaeConfig, params: &mut Params) -> Result<Self, MaeError> {
+        config.validate()?;
         let dim = config.decoder.dim;
         let projection = params.scope("projection", |p| Dense::new(config.encoder.dim, dim, false, p))?;
         let mask_token = params.define("mask_token", dim, Init::TruncatedNormal { std: 0.02, cut: 0.02 })?;
@@ -75,6 +76,12 @@ impl Decoder {
     ///
     /// Mask tokens stand behind the visible ones; the clip's order is not restored, positions tell it.
     fn decode(&self, encoded: &Tensor, split: &TokenSplit) -> Result<Tensor, MaeError> {
+        let (found, positions) = (split.tubelets(), self.positions.dims()[0]);
+        if found != positions {
+            return Err(MaeError::Input(format!(
+                "a split of clips of {found} tubelets, and this decoder is for clips of {positions}"
+            )));
+        }
         let visible = (self.projection.forward(encoded, self.compute)?
             + gather_tokens(&self.positions, split.visible())?)?;
         let masked = gather_tokens(&self.positions, split.targets())?.broadcast_add(&self.mask_token)?;

@@ -61,6 +61,7 @@ impl Encoder {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, tubelets: &Tensor, visible: &Tensor) -> Result<Tensor, MaeError> {
+        self.check(tubelets)?;
         let embedded = self.embed.forward(&gather_tokens(tubelets, visible)?, self.compute)?;
         self.blocks_forward((embedded + gather_tokens(&self.positions, visible)?)?)
     }
@@ -70,15 +71,21 @@ impl Encoder {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward_all(&self, tubelets: &Tensor) -> Result<Tensor, MaeError> {
-        self.blocks_forward(self.embed.forward(tubelets, self.compute)?.broadcast_add(&self.positions)?)
+        self.blocks_forward(self.embed_all(tubelets)?)
     }
 
     /// As [`Encoder::forward_all`], with branches left out as drawn.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not fit, or the draw is for another number of blocks.
     pub fn forward_dropping(&self, tubelets: &Tensor, drop: &DropPath) -> Result<Tensor, MaeError> {
-        let mut x = self.embed.forward(tubelets, self.compute)?.broadcast_add(&self.positions)?;
+        let (drawn, depth) = (drop.factors.len(), self.blocks.len());
+        if drawn != depth {
+            return Err(MaeError::Input(format!(
+                "drop path was drawn for {drawn} blocks, this encoder has {depth}: draw it for its depth"
+            )));
+        }
+        let mut x = self.embed_all(tubelets)?;
         for (block, factors) in self.blocks.iter().zip(&drop.factors) {
             x = block.forward_dropping(&x, factors, self.compute)?;
         }
@@ -86,6 +93,22 @@ impl Encoder {
             Some(norm) => norm.forward(&x)?,
             None => x,
         })
+    }
+
+    fn embed_all(&self, tubelets: &Tensor) -> Result<Tensor, MaeError> {
+        self.check(tubelets)?;
+        Ok(self.embed.forward(tubelets, self.compute)?.broadcast_add(&self.positions)?)
+    }
+
+    /// Refuses clips of another number of tubelets than there are positions for.
+    fn check(&self, tubelets: &Tensor) -> Result<(), MaeError> {
+        let positions = self.positions.dims()[0];
+        match tubelets.dims() {
+            &[_, found, _] if found == positions => Ok(()),
+            found => Err(MaeError::Input(format!(
+                "clips of tubelets {found:?}: this model takes [B, {positions}, P], as tubelets_from_pixels makes them"
+            ))),
+        }
     }
 
     fn blocks_forward(&self, mut x: Tensor) -> Result<Tensor, MaeError> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::CheckpointKind;
+
 /// Errors of this crate.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -50,6 +52,18 @@ pub enum MaeError {
         path: PathBuf,
         /// Its first key.
         first: String,
+    },
+    /// The checkpoint is not of the kind that was asked for.
+    #[error("{path}: holds {holds}, no {part}: give a {wanted} checkpoint")]
+    Lacks {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What it is.
+        holds: CheckpointKind,
+        /// What it does not have.
+        part: &'static str,
+        /// The kind that has it.
+        wanted: &'static str,
     },
     /// The weights do not fit the model.
     #[error(transparent)]

@@ -149,6 +149,7 @@ pub(crate) fn write(config: &MaeConfig, kind: CheckpointKind) -> String {
     });
     match kind {
         CheckpointKind::Pretraining => value["architectures"] = json!(["VideoMAEForPreTraining"]),
+        CheckpointKind::Encoder => value["architectures"] = json!(["VideoMAEModel"]),
         CheckpointKind::Classification { classes } => {
             value["architectures"] = json!(["VideoMAEForVideoClassification"]);
             let labels = (0..classes).map(|i| (i.to_string(), json!(format!("LABEL_{i}"))));

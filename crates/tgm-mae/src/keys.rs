@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::MaeConfig;
 use crate::checkpoint::CheckpointKind;
+use crate::shapes::shapes;
 
 /// A naming scheme for the parameters of a video masked autoencoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ impl KeyLayout {
     pub(crate) fn detect<'a>(keys: impl Iterator<Item = &'a str>) -> Option<Self> {
         let keys: BTreeSet<&str> = keys.collect();
         let has = |part: &str| keys.iter().any(|k| k.contains(part));
-        if has("embeddings.patch_embeddings.projection.weight") {
+        if has(EMBEDDING) {
             Some(if has(".q_bias") { Self::HuggingFaceLegacy } else { Self::HuggingFace })
         } else if has("patch_embed.proj.weight") {
             Some(Self::Original)
@@ -41,6 +42,11 @@ impl KeyLayout {
         }
     }
 }
+
+/// What Hugging Face's models with a head put before the names of the encoder. A bare `VideoMAEModel` has none.
+const HEADED: &str = "videomae.";
+/// The encoder's first weight in Hugging Face's names.
+const EMBEDDING: &str = "embeddings.patch_embeddings.projection.weight";
 
 /// How the numbers of a parameter are arranged in the other layout.
 #[derive(Clone, Debug)]
@@ -68,12 +74,29 @@ pub(crate) struct KeyMap {
 }
 
 impl KeyMap {
+    /// The names that files are written with.
     pub(crate) fn new(config: &MaeConfig, kind: CheckpointKind, layout: KeyLayout) -> Self {
+        let prefix = if kind == CheckpointKind::Encoder { "" } else { HEADED };
+        Self::with_prefix(config, kind, layout, prefix)
+    }
+
+    /// The names of a file that was read: whether Hugging Face's encoder has its prefix, does not depend on the kind.
+    pub(crate) fn of_file(
+        config: &MaeConfig,
+        kind: CheckpointKind,
+        layout: KeyLayout,
+        file: &BTreeMap<String, Tensor>,
+    ) -> Self {
+        let prefix = if file.contains_key(EMBEDDING) { "" } else { HEADED };
+        Self::with_prefix(config, kind, layout, prefix)
+    }
+
+    fn with_prefix(config: &MaeConfig, kind: CheckpointKind, layout: KeyLayout, prefix: &str) -> Self {
         let mut map = Self { rules: Vec::new() };
         match layout {
             KeyLayout::Native => map.native(config, kind),
-            KeyLayout::HuggingFace => map.hugging_face(config, kind, false),
-            KeyLayout::HuggingFaceLegacy => map.hugging_face(config, kind, true),
+            KeyLayout::HuggingFace => map.hugging_face(config, kind, false, prefix),
+            KeyLayout::HuggingFaceLegacy => map.hugging_face(config, kind, true, prefix),
             KeyLayout::Original => map.original(config, kind),
         }
         map
@@ -93,7 +116,8 @@ impl KeyMap {
         Ok(ours)
     }
 
-    /// Translates our tensors (weights or gradients) into the other layout.
+    /// Translates our tensors (weights or gradients) into the other layout. Absent ones stay absent, and what no rule names is
+    /// left out: gradients may be those of some parameters only.
     pub(crate) fn export(&self, ours: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
         let mut file = BTreeMap::new();
         for rule in &self.rules {
@@ -104,14 +128,15 @@ impl KeyMap {
         Ok(file)
     }
 
-    /// The names that a parameter of ours has in the other layout.
+    /// The names that a parameter of ours has in the other layout; its own, when the other layout has no place for it.
     pub(crate) fn theirs(&self, ours: &str) -> Vec<String> {
-        self.rules.iter().find(|r| r.ours == ours).map(|r| r.theirs.clone()).unwrap_or_default()
+        let rule = self.rules.iter().find(|r| r.ours == ours);
+        rule.map_or_else(|| vec![ours.to_string()], |r| r.theirs.clone())
     }
 
-    /// Whether the other layout has a place for this name.
-    pub(crate) fn mentions(&self, theirs: &str) -> bool {
-        self.rules.iter().any(|r| r.theirs.iter().any(|t| t == theirs))
+    /// Whether this is the name of a part of what is one parameter here.
+    pub(crate) fn is_part(&self, theirs: &str) -> bool {
+        self.rules.iter().any(|r| r.theirs.len() > 1 && r.theirs.iter().any(|t| t == theirs))
     }
 
     fn add(&mut self, ours: impl Into<String>, theirs: impl Into<String>) {
@@ -144,15 +169,13 @@ impl KeyMap {
     }
 
     fn native(&mut self, config: &MaeConfig, kind: CheckpointKind) {
-        let mut names = Self { rules: Vec::new() };
-        names.original(config, kind);
-        for rule in names.rules {
-            self.add(rule.ours.clone(), rule.ours);
+        for name in shapes(config, kind).into_keys() {
+            self.add(name.clone(), name);
         }
     }
 
-    fn hugging_face(&mut self, config: &MaeConfig, kind: CheckpointKind, legacy: bool) {
-        let embed = "videomae.embeddings.patch_embeddings.projection";
+    fn hugging_face(&mut self, config: &MaeConfig, kind: CheckpointKind, legacy: bool, prefix: &str) {
+        let embed = format!("{prefix}embeddings.patch_embeddings.projection");
         self.add_arranged("encoder.embed.weight", format!("{embed}.weight"), Self::convolution(config));
         self.add("encoder.embed.bias", format!("{embed}.bias"));
         for i in 0..config.encoder.depth {
@@ -160,13 +183,14 @@ impl KeyMap {
                 config,
                 legacy,
                 &format!("encoder.blocks.{i}"),
-                &format!("videomae.encoder.layer.{i}"),
+                &format!("{prefix}encoder.layer.{i}"),
             );
         }
         if config.final_norm {
-            self.pair("encoder.norm", "videomae.layernorm");
+            self.pair("encoder.norm", &format!("{prefix}layernorm"));
         }
         match kind {
+            CheckpointKind::Encoder => {}
             CheckpointKind::Pretraining => {
                 self.add("projection.weight", "encoder_to_decoder.weight");
                 let shape = Arrangement::Shape(vec![1, 1, config.decoder.dim]);
@@ -208,7 +232,7 @@ impl KeyMap {
     }
 
     fn original(&mut self, config: &MaeConfig, kind: CheckpointKind) {
-        // In pretraining files the encoder is a part named `encoder`; in fine-tuned ones it is the model itself.
+        // In pretraining files the encoder is a part named `encoder`; elsewhere it is the model itself.
         let encoder = if kind == CheckpointKind::Pretraining { "encoder." } else { "" };
         let embed = format!("{encoder}patch_embed.proj");
         self.add_arranged("encoder.embed.weight", format!("{embed}.weight"), Self::convolution(config));
@@ -220,6 +244,7 @@ impl KeyMap {
             self.pair("encoder.norm", &format!("{encoder}norm"));
         }
         match kind {
+            CheckpointKind::Encoder => {}
             CheckpointKind::Pretraining => {
                 self.add("projection.weight", "encoder_to_decoder.weight");
                 let shape = Arrangement::Shape(vec![1, 1, config.decoder.dim]);
@@ -281,7 +306,7 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Classifier, VideoMae};
+    use crate::{Classifier, Encoder, VideoMae};
     use candle_core::Device;
     use tgm_ops::Params;
     use tgm_random::Streams;
@@ -293,6 +318,7 @@ mod tests {
         let mut params = Params::new(Streams::new(3), &Device::Cpu);
         match kind {
             CheckpointKind::Pretraining => drop(VideoMae::new(config, &mut params).unwrap()),
+            CheckpointKind::Encoder => drop(Encoder::new(config, &mut params).unwrap()),
             CheckpointKind::Classification { classes } => {
                 drop(Classifier::new(config, classes, &mut params).unwrap())
             }
@@ -302,7 +328,12 @@ mod tests {
 
     #[test]
     fn every_parameter_survives_the_way_to_every_layout_and_back() {
-        for kind in [CheckpointKind::Pretraining, CheckpointKind::Classification { classes: 7 }] {
+        let kinds = [
+            CheckpointKind::Pretraining,
+            CheckpointKind::Classification { classes: 7 },
+            CheckpointKind::Encoder,
+        ];
+        for kind in kinds {
             for (qv_bias, final_norm) in [(true, true), (false, false)] {
                 let config = MaeConfig { qv_bias, final_norm, ..MaeConfig::micro() };
                 let ours = weights(&config, kind);

@@ -8,11 +8,40 @@
 //! Parameters have one internal layout; [`Checkpoint`] reads and writes it, Hugging Face `transformers` folders and
 //! original VideoMAE files, and refuses weights that do not fill every parameter or leave a key over.
 //!
+//! Features of clips from a Hugging Face folder, or any other that [`Checkpoint::open`] reads:
+//!
 //! ```
-//! use candle_core::{DType, Device, Tensor};
+//! use tgm_mae::candle_core::{DType, Device, Tensor};
+//! use tgm_mae::tgm_ops::Pooling;
+//! use tgm_mae::Checkpoint;
+//! # use tgm_mae::{CheckpointKind, KeyLayout, MaeConfig, VideoMae};
+//! # use tgm_mae::{tgm_ops::Params, tgm_random::Streams};
+//! # let temporary = tempfile::tempdir()?;
+//! # let folder = temporary.path();
+//! # let mut params = Params::new(Streams::new(0), &Device::Cpu);
+//! # VideoMae::new(&MaeConfig::micro(), &mut params)?;
+//! # let (kind, layout) = (CheckpointKind::Pretraining, KeyLayout::HuggingFace);
+//! # Checkpoint::save_folder(folder, &MaeConfig::micro(), kind, layout, &params.snapshot()?)?;
+//!
+//! // `folder` is that of a model, with its config.json and model.safetensors.
+//! let checkpoint = Checkpoint::open(folder, None)?;
+//! let encoder = checkpoint.encoder(&Device::Cpu)?.for_inference();
+//!
+//! // [B, N, P]: two clips of ImageNet-normalised pixels, as `tubelets_from_pixels` cuts them.
+//! let config = &checkpoint.config;
+//! let tubelets = Tensor::zeros((2, config.tokens(), config.tubelet_len()), DType::F32, &Device::Cpu)?;
+//! let tokens = encoder.forward_all(&tubelets)?; // [B, N, D]
+//! let features = Pooling::Mean.apply(&tokens)?; // [B, D]
+//! assert_eq!(features.dims(), [2, config.encoder.dim]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A forward pass of pretraining:
+//!
+//! ```
+//! use tgm_mae::candle_core::{DType, Device, Tensor};
 //! use tgm_mae::{MaeConfig, TokenSplit, VideoMae};
-//! use tgm_ops::Params;
-//! use tgm_random::Streams;
+//! use tgm_mae::{tgm_ops::Params, tgm_random::Streams};
 //!
 //! let config = MaeConfig::micro(); // 8 frames of 64×64
 //! let mut params = Params::new(Streams::new(0), &Device::Cpu);
@@ -36,15 +65,23 @@ mod drop_path;
 mod encoder;
 mod error;
 mod flops;
+mod from_checkpoint;
 mod hf_config;
 mod keys;
 mod memory;
 mod model;
 mod original;
 mod position;
+mod shapes;
 mod tokens;
 
-pub use checkpoint::{Checkpoint, CheckpointKind};
+// Their types are in the signatures here: one version for all, and no second dependency to name them.
+pub use candle_core;
+pub use tgm_masking;
+pub use tgm_ops;
+pub use tgm_random;
+
+pub use checkpoint::{Checkpoint, CheckpointKind, ClipSize};
 pub use classifier::Classifier;
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, MaeConfig, TransformerConfig};
 pub use decoder::Decoder;

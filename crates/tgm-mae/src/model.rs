@@ -62,8 +62,9 @@ impl VideoMae {
     /// Hides, encodes, reconstructs and compares. `tubelets` is `[B, N, P]`, channel-normalised.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not fit, or the split is of clips with another number of tubelets.
     pub fn forward(&self, tubelets: &Tensor, split: &TokenSplit) -> Result<Reconstruction, MaeError> {
+        split.check(tubelets)?;
         let encoded = self.encoder.forward(tubelets, split.visible())?;
         let prediction = self.decoder.forward(&encoded, split)?;
         let target = self.target.target_at(tubelets, split.targets())?;
@@ -74,8 +75,9 @@ impl VideoMae {
     /// The loss of [`Self::forward`] without prediction and target, which are the largest tensors of a step.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not fit, or the split is of clips with another number of tubelets.
     pub fn loss(&self, tubelets: &Tensor, split: &TokenSplit) -> Result<MaskedLoss, MaeError> {
+        split.check(tubelets)?;
         let encoded = self.encoder.forward(tubelets, split.visible())?;
         let mut of_mean = 0.0;
         let loss = self.decoder.error(&encoded, split, || {
@@ -90,13 +92,14 @@ impl VideoMae {
     /// of `split.targets()` and that of another one, `sources` `[B, Nt]` of `u32`. No gradient flows.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not fit, or the split is of clips with another number of tubelets.
     pub fn copy_loss(
         &self,
         tubelets: &Tensor,
         split: &TokenSplit,
         sources: &Tensor,
     ) -> Result<Tensor, MaeError> {
+        split.check(tubelets)?;
         let of = |indices: &Tensor| self.target.target_at(tubelets, indices);
         Ok(mse(&of(sources)?, &of(split.targets())?)?)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use crate::{CheckpointKind, MaeConfig, TransformerConfig};
+use crate::{CheckpointKind, ClipSize, MaeConfig, TransformerConfig};
 
 /// Widths of the published VideoMAE and VideoMAEv2 encoders and decoders, and their heads. Most heads are 64 wide; those of
 /// ViT-H are 80 and those of ViT-g are 88.
@@ -33,10 +33,10 @@ pub(crate) fn classes(key: &str, dims: &[usize]) -> Result<usize, String> {
     }
 }
 
-/// What a file's tensors say about the model, and `clip` about what it takes: frames and image size, or 16×224×224.
+/// What a file's tensors say about the model, and `clip` about what it takes.
 pub(crate) fn infer(
     file: &BTreeMap<String, Tensor>,
-    clip: Option<(usize, [usize; 2])>,
+    clip: ClipSize,
 ) -> Result<(MaeConfig, CheckpointKind), String> {
     let pretraining = file.contains_key("encoder.patch_embed.proj.weight");
     let prefix = if pretraining { "encoder." } else { "" };
@@ -56,9 +56,11 @@ pub(crate) fn infer(
     };
     let encoder = stack(prefix)?;
     let decoder = if pretraining { stack("decoder.")? } else { MaeConfig::base().decoder };
-    let (frames, image_size) = clip.unwrap_or((16, [224, 224]));
+    let ClipSize { frames, image_size } = clip;
     let kind = if pretraining {
         CheckpointKind::Pretraining
+    } else if !file.keys().any(|name| name.starts_with("head.")) {
+        CheckpointKind::Encoder
     } else {
         let classes = classes("head.weight", dims("head.weight".into())?)?;
         CheckpointKind::Classification { classes }
@@ -114,7 +116,8 @@ mod tests {
             )
         };
         for config in [MaeConfig::small(), MaeConfig::base(), MaeConfig::large(), MaeConfig::huge(), giant] {
-            assert_eq!(infer(&file(&config), None), Ok((config, CheckpointKind::Pretraining)));
+            let inferred = infer(&file(&config), ClipSize::default());
+            assert_eq!(inferred, Ok((config, CheckpointKind::Pretraining)));
         }
     }
 

@@ -23,7 +23,7 @@ fn model(normalize_target: bool) -> (MaeConfig, VideoMae) {
 
 fn copy_loss(model: &VideoMae, tubelets: &Tensor, sources: Vec<u32>) -> f32 {
     let indices = |values: Vec<u32>| Tensor::from_vec(values, (1, 4), &Device::Cpu).unwrap();
-    let split = TokenSplit::from_indices(indices(vec![0, 2, 4, 6]), indices(vec![1, 3, 5, 7])).unwrap();
+    let split = TokenSplit::from_indices(indices(vec![0, 2, 4, 6]), indices(vec![1, 3, 5, 7]), 8).unwrap();
     model.copy_loss(tubelets, &split, &indices(sources)).unwrap().to_scalar().unwrap()
 }
 
@@ -47,8 +47,9 @@ fn copying_is_perfect_where_the_copy_is_the_same_and_the_mean_square_elsewhere()
 
 #[test]
 fn a_split_of_unequal_batches_is_refused() {
-    let indices = |clips: usize| Tensor::zeros((clips, 2), DType::U32, &Device::Cpu).unwrap();
-    assert!(TokenSplit::from_indices(indices(2), indices(2)).is_ok());
-    assert!(TokenSplit::from_indices(indices(2), indices(3)).is_err());
-    assert!(TokenSplit::from_indices(indices(2).flatten_all().unwrap(), indices(3)).is_err());
+    let zeros = |clips: usize| Tensor::zeros((clips, 2), DType::U32, &Device::Cpu).unwrap();
+    let ones = |clips: usize| zeros(clips).ones_like().unwrap();
+    assert!(TokenSplit::from_indices(zeros(2), ones(2), 8).is_ok());
+    assert!(TokenSplit::from_indices(zeros(2), ones(3), 8).is_err());
+    assert!(TokenSplit::from_indices(zeros(2).flatten_all().unwrap(), ones(3), 8).is_err());
 }

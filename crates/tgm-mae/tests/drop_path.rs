@@ -31,6 +31,24 @@ fn scores(rate: f64) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
     (plain, model.forward_dropping(&clips, &drop).unwrap().to_vec2().unwrap())
 }
 
+/// The blocks beyond those that were drawn for were left out altogether.
+#[test]
+fn a_draw_for_another_depth_is_refused() {
+    let config = config();
+    let mut params = Params::new(Streams::new(2), &Device::Cpu);
+    let model = Classifier::new(&config, 5, &mut params).unwrap();
+    let clips = randn("clips", &[3, config.tokens(), config.tubelet_len()], candle_core::DType::F32).unwrap();
+    for depth in [2, 4] {
+        let mut stream = Streams::new(9).stream("drop-path", 0, 0);
+        let drop = DropPath::draw(0.5, depth, 3, &mut stream).unwrap().unwrap();
+        let error = model.forward_dropping(&clips, &drop).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("drop path was drawn for {depth} blocks, this encoder has 3")),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn a_rate_near_zero_changes_nothing_and_a_high_one_does() {
     let (plain, dropped) = scores(1e-9);

@@ -68,6 +68,36 @@ fn every_parameter_of_the_classifier_gets_its_gradient() {
     check_every_parameter(&params, || model.forward(&input).unwrap().sqr().unwrap().sum_all().unwrap());
 }
 
+/// A split of a smaller grid has indices that are there, and others are meant by them.
+#[test]
+fn a_split_of_clips_of_another_size_is_refused() {
+    let config = config();
+    let mut params = Params::new(Streams::new(2), &Device::Cpu);
+    let model = VideoMae::new(&config, &mut params).unwrap();
+    let split = |tokens: usize| {
+        let masked: Vec<bool> = (0..tokens).map(|i| i % 2 == 0).collect();
+        TokenSplit::from_bools(&[masked.clone(), masked], &Device::Cpu).unwrap()
+    };
+    let (input, other) = (tubelets(&config), split(8));
+    let fitting = split(config.tokens());
+    for error in [
+        model.forward(&input, &other).unwrap_err(),
+        model.loss(&input, &other).unwrap_err(),
+        model.copy_loss(&input, &other, other.targets()).unwrap_err(),
+    ] {
+        assert!(
+            error.to_string().starts_with("a split of clips of 8 tubelets does not fit clips [2, 12,"),
+            "{error}"
+        );
+    }
+    // Clips and split that fit each other and not the model.
+    let short = input.narrow(1, 0, 8).unwrap();
+    let error = model.forward(&short, &other).unwrap_err().to_string();
+    assert!(error.contains("this model takes [B, 12, P]"), "{error}");
+    assert!(model.encoder().forward_all(&input.narrow(1, 0, 1).unwrap()).is_err(), "no broadcasting");
+    assert!(model.forward(&input, &fitting).is_ok());
+}
+
 #[test]
 fn hidden_tubelets_do_not_reach_the_encoder() {
     let config = config();

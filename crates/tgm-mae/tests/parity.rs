@@ -6,11 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use tgm_mae::{
-    Checkpoint, CheckpointKind, Classifier, KeyLayout, TokenSplit, VideoMae, tubelets_from_pixels,
-};
-use tgm_ops::Params;
-use tgm_random::Streams;
+use tgm_mae::{Checkpoint, CheckpointKind, ClipSize, KeyLayout, TokenSplit, tubelets_from_pixels};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
@@ -18,10 +14,6 @@ fn fixture(name: &str) -> PathBuf {
 
 fn golden(name: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(fixture(name).join("golden.safetensors"), &Device::Cpu).unwrap()
-}
-
-fn empty_params() -> Params {
-    Params::new(Streams::new(0), &Device::Cpu)
 }
 
 fn flat(t: &Tensor) -> Vec<f64> {
@@ -47,12 +39,10 @@ fn split(golden: &HashMap<String, Tensor>) -> TokenSplit {
     TokenSplit::from_bools(&masked, &Device::Cpu).unwrap()
 }
 
-fn check_pretraining(name: &str, file: &Path, clip: Option<(usize, [usize; 2])>) {
+fn check_pretraining(name: &str, file: &Path, clip: Option<ClipSize>) {
     let golden = golden(name);
     let checkpoint = Checkpoint::open(file, clip).unwrap();
-    let mut params = empty_params();
-    let model = VideoMae::new(&checkpoint.config, &mut params).unwrap();
-    checkpoint.fill(&params).unwrap();
+    let (model, params) = checkpoint.model_with_params(&Device::Cpu).unwrap();
     let tubelets = tubelets_from_pixels(&checkpoint.config, &golden["pixel_values"]).unwrap();
     let out = model.forward(&tubelets, &split(&golden)).unwrap();
 
@@ -98,7 +88,11 @@ fn names_of_a_state_dict_in_memory_are_read_too() {
 
 #[test]
 fn an_original_pth_file_is_read_without_executing_its_pickle() {
-    check_pretraining("mae-original", &fixture("mae-original/checkpoint.pth"), Some((4, [32, 32])));
+    check_pretraining(
+        "mae-original",
+        &fixture("mae-original/checkpoint.pth"),
+        Some(ClipSize { frames: 4, image_size: [32, 32] }),
+    );
 }
 
 #[test]
@@ -107,9 +101,7 @@ fn classifiers_equal_transformers_with_and_without_mean_pooling() {
         let golden = golden(name);
         let checkpoint = Checkpoint::open(&fixture(name), None).unwrap();
         assert_eq!(checkpoint.kind, CheckpointKind::Classification { classes: 7 });
-        let mut params = empty_params();
-        let model = Classifier::new(&checkpoint.config, 7, &mut params).unwrap();
-        checkpoint.fill(&params).unwrap();
+        let model = checkpoint.classifier(&Device::Cpu).unwrap();
         let tubelets = tubelets_from_pixels(&checkpoint.config, &golden["pixel_values"]).unwrap();
         let worst = max_difference(&model.forward(&tubelets).unwrap(), &golden["logits"]);
         assert!(worst < 1e-4, "{name}: logits off by {worst}");

@@ -30,6 +30,34 @@ impl ScoreMap {
         }
     }
 
+    /// The scores of frames, `[slots × frames_per_slot, rows, cols]`, for tubelets of several frames: each gets the
+    /// mean over its frames.
+    ///
+    /// # Errors
+    ///
+    /// [`MaskError::Frames`] unless the scores fill the slots, [`MaskError::NotANumber`] if one is NaN.
+    ///
+    /// ```
+    /// use tgm_masking::{Grid, ScoreMap};
+    ///
+    /// let two_frames_of_three_cells = [0.0, 1.0, 2.0, 4.0, 1.0, 0.0];
+    /// let map = ScoreMap::from_frames(Grid::new(1, 1, 3)?, 2, &two_frames_of_three_cells)?;
+    /// assert_eq!(map.values(), [2.0, 1.0, 1.0]);
+    /// # Ok::<(), tgm_masking::MaskError>(())
+    /// ```
+    pub fn from_frames(grid: Grid, frames_per_slot: usize, scores: &[f32]) -> Result<Self, MaskError> {
+        let expected = grid.len().checked_mul(frames_per_slot);
+        if frames_per_slot == 0 || expected != Some(scores.len()) {
+            return Err(MaskError::Frames { found: scores.len(), frames_per_slot, grid });
+        }
+        let cells = grid.cells();
+        let mean = |slot: &[f32], cell: usize| {
+            slot.iter().skip(cell).step_by(cells).sum::<f32>() / frames_per_slot as f32
+        };
+        let slots = scores.chunks_exact(cells * frames_per_slot);
+        Self::new(grid, slots.flat_map(|slot| (0..cells).map(move |cell| mean(slot, cell))).collect())
+    }
+
     /// The grid whose tubelets are scored.
     pub const fn grid(&self) -> Grid {
         self.grid
@@ -38,6 +66,11 @@ impl ScoreMap {
     /// All scores, in the order of the flat index.
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// All scores, in the order of the flat index, without a copy.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
     }
 
     /// The scores of one slot: `[rows × cols]`.
@@ -107,6 +140,19 @@ mod tests {
         assert_eq!(error.to_string(), "the score at index 2 of grid 1×2×2 is NaN");
         let scores = ScoreMap::new(grid, vec![0.0, f32::INFINITY, f32::NEG_INFINITY, 1.0]).unwrap();
         assert_eq!(scores.slot(0), scores.values());
+    }
+
+    #[test]
+    fn scores_of_frames_that_do_not_fill_the_slots_are_refused() {
+        let grid = Grid::new(2, 2, 2).unwrap();
+        let refused = |frames_per_slot, found| {
+            let error = ScoreMap::from_frames(grid, frames_per_slot, &vec![0.0; found]).unwrap_err();
+            assert_eq!(error, MaskError::Frames { found, frames_per_slot, grid });
+        };
+        for (frames_per_slot, found) in [(0, 0), (0, 8), (2, 0), (2, 15), (3, 16), (usize::MAX, 8)] {
+            refused(frames_per_slot, found);
+        }
+        assert!(ScoreMap::from_frames(grid, 2, &[0.5; 16]).is_ok());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use crate::Grid;
+use crate::{Grid, Region};
 
 /// Why a mask, or what it is made from, was refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum MaskError {
         cols: usize,
     },
     /// A mask ratio is NaN or outside its range.
-    #[error("mask ratio {ratio} is impossible: it must lie between 0 and 1")]
+    #[error("mask ratio {ratio} is impossible: it must lie above 0 and below 1")]
     Ratio {
         /// The ratio asked for.
         ratio: f64,
@@ -61,6 +61,25 @@ pub enum MaskError {
         /// The grid it was given for.
         grid: Grid,
     },
+    /// The scores of frames do not fill the slots of a grid.
+    #[error(
+        "{found} scores of frames do not fill grid {grid} with {frames_per_slot} frames per slot: at least one frame \
+         is needed, and as many scores as frames × rows × columns"
+    )]
+    Frames {
+        /// The number of scores.
+        found: usize,
+        /// Frames in each slot.
+        frames_per_slot: usize,
+        /// The grid.
+        grid: Grid,
+    },
+    /// A part of the frame that is empty, or does not lie inside it.
+    #[error("{region:?} is no part of a frame: its sides are fractions of the frame's, from 0 to 1")]
+    Region {
+        /// The part asked for.
+        region: Region,
+    },
     /// A score is NaN, or a motion vector is not finite.
     #[error("{what} at index {index} of grid {grid} is {value}")]
     NotANumber {
@@ -82,7 +101,10 @@ pub enum MaskError {
         cue: &'static str,
     },
     /// A cue was made for another grid than the mask.
-    #[error("{what} is for grid {found}, but the mask is for grid {grid}: resample it first")]
+    #[error(
+        "{what} is for grid {found}, but the mask is for grid {grid}: bring it to that grid first (scores: \
+         `ScoreMap::from_frames` for the slots, `ScoreMap::resampled` for rows and columns)"
+    )]
     GridMismatch {
         /// The cue.
         what: &'static str,

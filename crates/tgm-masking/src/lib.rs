@@ -41,6 +41,25 @@
 //! assert!(mask.visible().iter().all(|i| i % 14 < 7));
 //! # Ok::<(), tgm_masking::MaskError>(())
 //! ```
+//!
+//! Scores may come from any model that looks at frames, on a grid of its own:
+//!
+//! ```
+//! use tgm_masking::{Cues, Grid, Masking, ScoreMap};
+//! use tgm_random::Streams;
+//!
+//! // What your model says about 16 frames, on its 7×7 cells: `[16, 7, 7]`.
+//! let yours: Vec<f32> = (0..16 * 7 * 7).map(|i| if i % 7 >= 4 { 0.3 } else { 0.1 }).collect();
+//! // Two frames are a slot of the masked autoencoder, whose grid is 8×14×14.
+//! let scores = ScoreMap::from_frames(Grid::new(8, 7, 7)?, 2, &yours)?.resampled(14, 14)?;
+//!
+//! let mut rng = Streams::new(17).stream("mask", 0, 0); // or any generator of `tgm_masking::rand`
+//! let mask = Masking::default().mask(&scores.grid(), &Cues::from_scores(&scores), &mut rng)?;
+//! assert_eq!(mask.masked_per_slot(), 117);
+//! // The right half matches best: all of it is hidden.
+//! assert!(mask.visible().iter().all(|i| i % 14 < 7));
+//! # Ok::<(), tgm_masking::MaskError>(())
+//! ```
 #![deny(missing_docs)]
 
 mod cues;
@@ -52,6 +71,7 @@ mod motion;
 mod motion_box;
 mod motion_warp;
 mod nearest;
+mod resample;
 mod running_cell;
 mod select;
 mod text;
@@ -64,5 +84,9 @@ pub use masking::Masking;
 pub use motion::MotionField;
 pub use motion_box::{BoxPath, MotionBoxConfig};
 pub use motion_warp::{BaseSlot, MotionWarpConfig};
+pub use resample::Region;
 pub use running_cell::RunningCell;
 pub use text::{Select, TextConfig};
+
+/// Its generators are what masks are drawn from: here in the version that [`Masking::mask`] takes.
+pub use rand;

@@ -1,16 +1,42 @@
 //! The outcome: which tubelets are visible and which are masked.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Grid, MaskError};
 
 /// A partition of a clip's tubelets into visible and masked ones.
 ///
 /// Cannot be built unless every slot has the same number of masked tubelets, at least one of them masked and
-/// at least one visible: code that is given a `Mask` may rely on it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// at least one visible: code that is given a `Mask` may rely on it. Written as its grid and the masked
+/// tubelets, and checked when it is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Listed", into = "Listed")]
 pub struct Mask {
     grid: Grid,
     visible: Vec<u32>,
     masked: Vec<u32>,
+}
+
+/// A mask as it is written and read, before it is checked.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    grid: Grid,
+    masked: Vec<u32>,
+}
+
+impl From<Mask> for Listed {
+    fn from(Mask { grid, masked, .. }: Mask) -> Self {
+        Self { grid, masked }
+    }
+}
+
+impl TryFrom<Listed> for Mask {
+    type Error = MaskError;
+
+    fn try_from(Listed { grid, masked }: Listed) -> Result<Self, MaskError> {
+        Self::from_masked(grid, masked)
+    }
 }
 
 impl Mask {
@@ -146,6 +172,20 @@ mod tests {
         assert_eq!(mask.ratio(), 0.75);
         assert_eq!(Mask::from_masked(grid(), vec![7, 5, 4, 2, 1, 0]).unwrap(), mask);
         assert_eq!(Mask::from_bools(grid(), &mask.to_bools()).unwrap(), mask);
+    }
+
+    #[test]
+    fn a_mask_that_is_read_is_checked_as_a_new_one() {
+        let mask = Mask::from_masked(grid(), vec![1, 2, 4, 7]).unwrap();
+        let written = toml::to_string(&mask).unwrap();
+        assert_eq!(toml::from_str::<Mask>(&written).unwrap(), mask, "{written}");
+        let read = |masked: &str| {
+            let text = format!("masked = {masked}\n[grid]\nslots = 2\nrows = 2\ncols = 2");
+            toml::from_str::<Mask>(&text).unwrap_err().to_string()
+        };
+        assert!(read("[0, 1, 4]").contains("slot 1 has 1 masked tubelets, but slot 0 has 2"));
+        assert!(read("[0, 8]").contains("tubelet 8 lies outside grid 2×2×2"));
+        assert!(read("[]").contains("at least one must be masked"));
     }
 
     #[test]

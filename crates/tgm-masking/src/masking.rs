@@ -114,7 +114,7 @@ impl Masking {
     ///
     /// # Errors
     ///
-    /// [`MaskError::Ratio`] if the ratio is not between 0 and 1, [`MaskError::Count`] if it masks none of a
+    /// [`MaskError::Ratio`] if the ratio is below 0, above 1 or NaN, [`MaskError::Count`] if it masks none of a
     /// slot's tubelets or all of them.
     pub fn masked_per_slot(&self, grid: &Grid) -> Result<usize, MaskError> {
         let ratio = self.ratio();

@@ -75,6 +75,7 @@ impl MotionField {
     ///
     /// The median stands for the motion of the camera as long as less than half of the picture moves by
     /// itself.
+    #[must_use]
     pub fn without_global_motion(&self) -> Self {
         let mut vectors = self.vectors.clone();
         for slot in vectors.chunks_mut(self.grid.cells()) {

@@ -3,7 +3,7 @@
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use crate::{Mask, MaskError, select::top_k};
+use crate::{Mask, MaskError, masking::check, select::top_k};
 
 /// Decoder masking by a running cell (VideoMAE V2, arXiv 2303.16727).
 ///
@@ -31,16 +31,15 @@ impl Default for RunningCell {
 }
 
 impl RunningCell {
-    /// Number of tubelets reconstructed in each slot of which `masked` are masked: masked − ⌊ratio · masked⌋,
-    /// which is at least 1.
+    /// Number of tubelets reconstructed in each slot of which `masked` are masked: masked − ⌊ratio · masked⌋.
+    /// That is at least 1, but 0 where none is masked (in no slot of a [`Mask`]).
     ///
     /// # Errors
     ///
-    /// [`MaskError::Ratio`] if the ratio is not at least 0 and below 1.
+    /// [`MaskError::Setting`] if the ratio is not at least 0 and below 1.
     pub fn kept_per_slot(&self, masked: usize) -> Result<usize, MaskError> {
-        if !(self.ratio >= 0.0 && self.ratio < 1.0) {
-            return Err(MaskError::Ratio { ratio: self.ratio });
-        }
+        let possible = self.ratio >= 0.0 && self.ratio < 1.0;
+        check(possible, "running-cell", "ratio", self.ratio, "at least 0 and below 1")?;
         let dropped = (self.ratio * masked as f64) as usize;
         Ok(masked - dropped.min(masked.saturating_sub(1)))
     }
@@ -108,8 +107,17 @@ mod tests {
             [kept(0.5, 176), kept(0.5, 117), kept(0.5, 1), kept(0.0, 9), kept(0.999, 9)],
             [88, 59, 1, 9, 1]
         );
+        assert_eq!([kept(0.0, 0), kept(0.5, 0)], [0, 0], "of none, none");
+    }
+
+    #[test]
+    fn a_ratio_that_drops_all_or_less_than_none_is_refused_with_what_is_allowed() {
         for ratio in [-0.1, 1.0, f64::NAN] {
-            assert!(matches!(RunningCell { ratio }.kept_per_slot(9), Err(MaskError::Ratio { .. })));
+            let error = RunningCell { ratio }.kept_per_slot(9).unwrap_err().to_string();
+            let expected = format!(
+                "running-cell masking: ratio = {ratio} is impossible: it must be at least 0 and below 1"
+            );
+            assert_eq!(error, expected);
         }
     }
 }

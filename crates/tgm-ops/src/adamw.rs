@@ -5,15 +5,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use candle_core::backend::BackendStorage as _;
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor, Var, WithDType};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use thiserror::Error;
 
 use crate::cpu::TASK;
-use crate::params::{ParamError, Params};
+use crate::params::{ParamError, Params, check_weights};
 use crate::simd::multiversion;
 use crate::sink::{self, Slot};
 
@@ -24,6 +25,23 @@ pub enum AdamWError {
     /// The loss does not depend on a parameter: a branch of the model is unused, or the graph is cut.
     #[error("no gradient reached parameter `{0}`: the loss does not depend on it")]
     NoGradient(String),
+    /// Gradients or optimiser were made before the parameter was.
+    #[error(
+        "`{0}` is no parameter that this was made for: make gradients and optimiser when all parameters are defined"
+    )]
+    Unknown(String),
+    /// Gradients or optimiser were made for a model of another size.
+    #[error("{what} of `{name}` has {found} values, the parameter {expected}")]
+    Length {
+        /// What has another length: the gradient or the moment.
+        what: &'static str,
+        /// The parameter.
+        name: String,
+        /// How many values the parameter has.
+        expected: usize,
+        /// How many this has.
+        found: usize,
+    },
     /// A saved state does not belong to these parameters.
     #[error(transparent)]
     State(#[from] ParamError),
@@ -34,7 +52,8 @@ pub enum AdamWError {
 
 /// Gradients of all parameters, by name, on the host in `f32`: what micro-batches are accumulated in.
 ///
-/// Make it once and [`clear`](Self::clear) it for every step: its memory is as large as the model.
+/// Make it once and [`clear`](Self::clear) it for every step: its memory is as large as the model. A parameter of which
+/// nothing was added since has no gradient, and [`AdamW::step`] refuses it.
 #[derive(Clone, Debug)]
 pub struct Gradients {
     values: BTreeMap<String, Gradient>,
@@ -55,7 +74,7 @@ impl Gradient {
 }
 
 impl Gradients {
-    /// Zero for every parameter.
+    /// Room for every parameter, with nothing added yet.
     pub fn zeros(params: &Params) -> Self {
         Self {
             values: params
@@ -66,8 +85,6 @@ impl Gradients {
     }
 
     /// Back to nothing. The next gradients overwrite what is there, so this costs nothing.
-    ///
-    /// Until each parameter's gradient has been added, the old values are still read by the other methods.
     pub fn clear(&mut self) {
         self.values.values_mut().for_each(|gradient| gradient.filled = false);
     }
@@ -85,6 +102,10 @@ impl Gradients {
         loss: &Tensor,
     ) -> Result<(), AdamWError> {
         let vars: Vec<_> = vars.collect();
+        // Before the buffers leave their places.
+        for &(name, var) in &vars {
+            self.room(name, var.elem_count())?;
+        }
         let mut slots = HashMap::new();
         for &(name, var) in vars.iter().filter(|(_, var)| matches!(var.device(), Device::Cpu)) {
             if let Some(gradient) = self.values.get_mut(name) {
@@ -128,12 +149,13 @@ impl Gradients {
     /// Adds `scale` times one parameter's gradient.
     ///
     /// # Errors
-    /// When the gradient cannot be read.
+    /// [`AdamWError::Unknown`] or [`AdamWError::Length`] when there is no such parameter, or it has another number of
+    /// values; and when the gradient cannot be read.
     pub fn add_one(&mut self, name: &str, grad: &Tensor, scale: f32) -> Result<(), AdamWError> {
         let grad = grad.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
         let view = crate::cpu::View::new(&grad);
         let grad = view.as_slice::<f32>()?;
-        let sum = self.values.entry(name.to_string()).or_insert_with(|| Gradient::zeros(grad.len()));
+        let sum = self.room(name, grad.len())?;
         if !std::mem::replace(&mut sum.filled, true) {
             sum.values.fill(0.0);
         }
@@ -145,24 +167,45 @@ impl Gradients {
         Ok(())
     }
 
-    /// The gradients by name, in alphabetical order.
+    /// The place of a parameter's gradient of this many values.
+    fn room(&mut self, name: &str, len: usize) -> Result<&mut Gradient, AdamWError> {
+        let gradient = self.values.get_mut(name).ok_or_else(|| AdamWError::Unknown(name.to_string()))?;
+        check_length("the gradient", name, len, gradient.values.len())?;
+        Ok(gradient)
+    }
+
+    /// One parameter's gradient, if anything was added to it.
+    fn get(&self, name: &str) -> Option<&Vec<f32>> {
+        self.values.get(name).filter(|gradient| gradient.filled).map(|gradient| &gradient.values)
+    }
+
+    /// The gradients that something was added to, by name, in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[f32])> {
-        self.values.iter().map(|(name, gradient)| (name.as_str(), gradient.values.as_slice()))
+        let filled = self.values.iter().filter(|(_, gradient)| gradient.filled);
+        filled.map(|(name, gradient)| (name.as_str(), gradient.values.as_slice()))
     }
 
     /// As [`Self::iter`], to be changed: added up over processes.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut [f32])> {
-        self.values.iter_mut().map(|(name, gradient)| (name.as_str(), gradient.values.as_mut_slice()))
+        let filled = self.values.iter_mut().filter(|(_, gradient)| gradient.filled);
+        filled.map(|(name, gradient)| (name.as_str(), gradient.values.as_mut_slice()))
     }
 
-    /// The Euclidean norm over all parameters; NaN or infinite when any gradient is.
+    /// The Euclidean norm over the gradients of [`Self::iter`]; NaN or infinite when any of them is.
     pub fn norm(&self) -> f64 {
-        let squares = |gradient: &Gradient| -> f64 {
-            let blocks: Vec<f64> = gradient.values.par_chunks(TASK).map(sum_of_squares).collect();
+        let squares = |gradient: &[f32]| -> f64 {
+            let blocks: Vec<f64> = gradient.par_chunks(TASK).map(sum_of_squares).collect();
             blocks.iter().sum()
         };
-        self.values.values().map(squares).sum::<f64>().sqrt()
+        self.iter().map(|(_, gradient)| squares(gradient)).sum::<f64>().sqrt()
     }
+}
+
+fn check_length(what: &'static str, name: &str, found: usize, expected: usize) -> Result<(), AdamWError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(AdamWError::Length { what, name: name.to_string(), expected, found })
 }
 
 multiversion! {
@@ -241,7 +284,9 @@ impl AdamW {
     /// Moves every parameter by its gradient, each multiplied by `grad_scale` (1, or what clipping leaves of it).
     ///
     /// # Errors
-    /// [`AdamWError::NoGradient`] when `grads` lacks a parameter.
+    /// [`AdamWError::NoGradient`] when nothing was added to a parameter's gradient since it was cleared;
+    /// [`AdamWError::Unknown`] or [`AdamWError::Length`] when gradients or optimiser were made for other parameters. Then
+    /// nothing has moved.
     pub fn step(
         &mut self,
         params: &Params,
@@ -255,7 +300,7 @@ impl AdamW {
     /// As [`AdamW::step`], with a learning rate for each parameter by its name: layer-wise decay.
     ///
     /// # Errors
-    /// [`AdamWError::NoGradient`] when `grads` lacks a parameter.
+    /// As [`AdamW::step`].
     pub fn step_with(
         &mut self,
         params: &Params,
@@ -263,12 +308,15 @@ impl AdamW {
         lr_of: &dyn Fn(&str) -> f64,
         grad_scale: f64,
     ) -> Result<(), AdamWError> {
+        for (name, var) in params.iter() {
+            self.check(name, var, grads)?;
+        }
         self.steps += 1;
         for (name, var) in params.iter() {
             let lr = lr_of(name);
-            let missing = || AdamWError::NoGradient(name.to_string());
-            let grad = &grads.values.get(name).ok_or_else(missing)?.values;
-            let moments = self.moments.get_mut(name).ok_or_else(missing)?;
+            let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get_mut(name)) else {
+                return Err(AdamWError::NoGradient(name.to_string()));
+            };
             let decay = if var.rank() >= 2 { self.config.weight_decay } else { 0.0 };
             let update = Update::new(self.config, self.steps, lr, decay, grad_scale);
             if matches!(var.device(), Device::Cpu) {
@@ -280,6 +328,14 @@ impl AdamW {
             }
         }
         Ok(())
+    }
+
+    /// Whether a step has all it needs of a parameter.
+    fn check(&self, name: &str, var: &Var, grads: &Gradients) -> Result<(), AdamWError> {
+        let moments = self.moments.get(name).ok_or_else(|| AdamWError::Unknown(name.to_string()))?;
+        let grad = grads.get(name).ok_or_else(|| AdamWError::NoGradient(name.to_string()))?;
+        check_length("the moment", name, moments.first.len(), var.elem_count())?;
+        check_length("the gradient", name, grad.len(), var.elem_count())
     }
 
     /// The moments as tensors named `first.NAME` and `second.NAME`. The number of steps is [`AdamW::steps`].
@@ -309,14 +365,13 @@ impl AdamW {
         state: &BTreeMap<String, Tensor>,
         steps: u64,
     ) -> Result<(), AdamWError> {
-        let mut expected = Params::new(tgm_random::Streams::new(0), &Device::Cpu);
-        for (name, tensor) in self.state()? {
-            expected.define(&name, tensor.shape(), crate::params::Init::Constant(0.0))?;
-        }
-        expected.load(source_name, state)?;
+        let expected = self.moments.iter().flat_map(|(name, moments)| {
+            ["first", "second"].map(|kind| (format!("{kind}.{name}"), vec![moments.first.len()]))
+        });
+        check_weights(source_name, &expected.collect(), state)?;
         for (name, moments) in &mut self.moments {
             for (kind, values) in [("first", &mut moments.first), ("second", &mut moments.second)] {
-                *values = state[&format!("{kind}.{name}")].to_vec1::<f32>()?;
+                *values = state[&format!("{kind}.{name}")].to_dtype(DType::F32)?.to_vec1()?;
             }
         }
         self.steps = steps;
@@ -392,7 +447,7 @@ impl InplaceOp1 for UpdateOp<'_> {
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         let CpuStorage::F32(values) = storage else {
-            candle_core::bail!("AdamW updates f32 variables, not {:?}", f32::DTYPE);
+            candle_core::bail!("AdamW updates f32 variables, not {:?}", storage.dtype());
         };
         let Some((start, end)) = layout.contiguous_offsets() else {
             candle_core::bail!("AdamW updates contiguous variables");

@@ -17,10 +17,11 @@ use crate::softmax::softmax_row;
 /// side by side (the layout of timm's and VideoMAE's `attn.qkv`). The result is `[B, N, D]`.
 ///
 /// # Errors
-/// When the last dimension is not a multiple of `3 · heads`.
+/// When the last dimension is not a multiple of `3 · heads`, or N or D is 0.
 pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
-    let (_, _, width) = qkv.dims3()?;
-    if heads == 0 || width % (3 * heads) != 0 {
+    let (_, tokens, width) = qkv.dims3()?;
+    let fits = heads > 0 && width.is_multiple_of(3) && (width / 3).is_multiple_of(heads);
+    if !fits || width == 0 || tokens == 0 {
         bail!("attention: {:?} does not hold q, k and v of {heads} heads", qkv.shape());
     }
     if fused(&[qkv]) {

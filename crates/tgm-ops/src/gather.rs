@@ -9,7 +9,7 @@ use crate::cpu::{Real, View, add_assign, fused, slice, tensor, with_real};
 /// `out[b, k] = x[b, index[b, k]]`.
 ///
 /// `x` is `[B, N, D]`, or `[N, D]` for a table shared by all samples; `index` is `[B, K]` of type `u32`; the result is
-/// `[B, K, D]`. An index may occur more than once; gradients add up.
+/// `[B, K, D]`. An index may occur more than once; gradients add up. Of no tokens, the result is empty.
 ///
 /// # Errors
 /// When the shapes do not fit, or an index is `N` or larger.
@@ -49,6 +49,9 @@ impl Sizes {
         }
         let sample = self.tokens * self.dim;
         let mut out = vec![T::zero(); self.batch * self.kept * self.dim];
+        if out.is_empty() {
+            return Ok(out);
+        }
         out.par_chunks_mut(self.kept * self.dim).zip(index.par_chunks(self.kept)).enumerate().for_each(
             |(b, (out, index))| {
                 let x = if self.samples == 1 { x } else { &x[b * sample..][..sample] };
@@ -63,6 +66,9 @@ impl Sizes {
     fn backward<T: Real>(&self, index: &[u32], grad: &[T]) -> Vec<T> {
         let sample = self.tokens * self.dim;
         let mut dx = vec![T::zero(); self.samples * sample];
+        if dx.is_empty() || grad.is_empty() {
+            return dx;
+        }
         // A table shared by all samples collects from all of them, so it is one task.
         let per_task = if self.samples == 1 { index.len() } else { self.kept };
         (dx.par_chunks_mut(sample), index.par_chunks(per_task), grad.par_chunks(per_task * self.dim))

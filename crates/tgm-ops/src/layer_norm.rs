@@ -11,10 +11,10 @@ use crate::cpu::{Real, View, fused, rows_per_task, slice, sum_blocks, tensor, wi
 /// `x` is `[…, D]`; `weight` and `bias` are `[D]`. Statistics are taken in `f32` for half-precision inputs.
 ///
 /// # Errors
-/// When the shapes do not fit.
+/// When the shapes do not fit, or D is 0.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let dim = x.dim(D::Minus1)?;
-    if weight.dims() != [dim] || bias.dims() != [dim] {
+    if dim == 0 || weight.dims() != [dim] || bias.dims() != [dim] {
         bail!(
             "layer_norm: input {:?} with weight {:?} and bias {:?}",
             x.shape(),

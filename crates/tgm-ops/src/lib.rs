@@ -64,6 +64,10 @@ mod softmax;
 mod target;
 mod worker;
 
+// Their types are in the signatures here: one version for all, and no second dependency to name them.
+pub use candle_core;
+pub use tgm_random;
+
 pub use adamw::{AdamW, AdamWConfig, AdamWError, Gradients};
 pub use attention::attention;
 pub use block::{BlockParams, block, block_dropping, block_is_fused, block_tail};
@@ -74,7 +78,7 @@ pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_with};
 pub use linear_mse::linear_mse;
 pub use mse::{mse, variance};
-pub use params::{Init, ParamError, Params};
+pub use params::{Init, ParamError, Params, check_weights};
 pub use peak::peak_flops;
 pub use pooling::Pooling;
 pub use precision::{Compute, Keep, Precision};

@@ -22,7 +22,7 @@ use crate::{block, sink};
 /// `x Wᵀ + b`: `x` is `[…, I]`, `weight` `[O, I]` as PyTorch stores it, `bias` `[O]`; the result is `[…, O]`.
 ///
 /// # Errors
-/// When the shapes do not fit.
+/// When the shapes do not fit, or I or O is 0.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     linear_with(x, weight, bias, Compute::default())
 }
@@ -31,7 +31,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// Without a backward pass the weight may be in bfloat16.
 ///
 /// # Errors
-/// When the shapes do not fit.
+/// As [`linear()`].
 pub fn linear_with(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, compute: Compute) -> Result<Tensor> {
     if compute.keep == Keep::Nothing {
         let (weight, bias) = (weight.detach(), bias.map(Tensor::detach));
@@ -39,7 +39,8 @@ pub fn linear_with(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, compute: 
         return linear_with(&x.detach(), &weight, bias.as_ref(), compute);
     }
     let (out, dim) = weight.dims2()?;
-    if x.dim(D::Minus1)? != dim || bias.is_some_and(|b| b.dims() != [out]) {
+    let fits = x.dim(D::Minus1)? == dim && bias.is_none_or(|b| b.dims() == [out]);
+    if !fits || out == 0 || dim == 0 {
         let bias = bias.map(Tensor::shape);
         bail!("linear: input {:?} with weight {:?} and bias {bias:?}", x.shape(), weight.shape());
     }
@@ -226,6 +227,10 @@ pub(crate) fn product_backward<E: Elem, G: Elem>(
     };
     let x = Matrix::cols(xv.as_slice::<f32>()?, dim, rows, dim);
     let dweight = sink::deliver(weight, |dweight, add| {
+        // A product over no rows writes nothing, and the buffer may hold an earlier gradient.
+        if rows == 0 && !add {
+            dweight.fill(0.0);
+        }
         let finish = Accumulate { out: Out::new(dweight), stride: dim, add };
         product::<E, _, _, _>(Matrix::cols(grad, out, rows, out), x, &finish);
     })?;

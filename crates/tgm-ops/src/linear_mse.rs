@@ -27,7 +27,7 @@ use crate::{mse, sink};
 /// On the fused path one backward pass finds what the forward pass left; a second one over the same graph is an error.
 ///
 /// # Errors
-/// When the shapes do not fit.
+/// When the shapes do not fit, or a dimension is 0.
 pub fn linear_mse(
     x: &Tensor,
     weight: &Tensor,
@@ -40,7 +40,8 @@ pub fn linear_mse(
     if let Some(last) = predicted.last_mut() {
         *last = out;
     }
-    if x.dim(D::Minus1)? != dim || bias.dims() != [out] || target.dims() != predicted {
+    let fits = x.dim(D::Minus1)? == dim && bias.dims() == [out] && target.dims() == predicted;
+    if !fits || dim == 0 || target.elem_count() == 0 {
         bail!(
             "linear_mse: input {:?} with weight {:?} and bias {:?} against target {:?}",
             x.shape(),

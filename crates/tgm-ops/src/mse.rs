@@ -12,9 +12,9 @@ use crate::simd::multiversion;
 /// The sum is accumulated in `f64`.
 ///
 /// # Errors
-/// When the shapes differ.
+/// When the shapes differ, or there are no elements.
 pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
-    if prediction.shape() != target.shape() {
+    if prediction.shape() != target.shape() || prediction.elem_count() == 0 {
         bail!("mse: prediction {:?} against target {:?}", prediction.shape(), target.shape());
     }
     let target = target.detach();
@@ -28,8 +28,11 @@ pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// The variance of all elements of an `f32` tensor (biased): the [`mse`] of always answering their mean.
 ///
 /// # Errors
-/// When the type is another one.
+/// When the type is another one, or there are no elements.
 pub fn variance(x: &Tensor) -> Result<f64> {
+    if x.elem_count() == 0 {
+        bail!("variance: {:?} has no elements", x.shape());
+    }
     let x = x.to_device(&Device::Cpu)?.contiguous()?;
     let view = View::new(&x);
     let values = view.as_slice::<f32>()?;

@@ -1,6 +1,6 @@
 //! Trainable parameters by name, in order, with reproducible initial values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use rand::RngExt;
@@ -14,6 +14,16 @@ pub enum ParamError {
     /// Two layers of a model asked for a parameter of the same name.
     #[error("parameter `{0}` is defined twice")]
     Duplicate(String),
+    /// A parameter was to begin with values that are no numbers, or that would hardly ever be drawn.
+    #[error("parameter `{name}` cannot begin as {init:?}: {reason}")]
+    Init {
+        /// The parameter.
+        name: String,
+        /// What was asked for.
+        init: Init,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A set of weights does not fit the model: names are missing, left over, or of another shape.
     #[error("{source_name} does not fit this model:{}", describe(.missing, .unexpected, .misshapen))]
     Mismatch {
@@ -56,6 +66,32 @@ fn describe(
     text.trim_end_matches(';').to_string()
 }
 
+/// Compares weights with the names and shapes of a model's parameters.
+///
+/// `source_name` says in errors where the weights came from.
+///
+/// # Errors
+/// [`ParamError::Mismatch`] with every name that is missing, left over or of another shape.
+pub fn check_weights(
+    source_name: &str,
+    expected: &BTreeMap<String, Vec<usize>>,
+    weights: &BTreeMap<String, Tensor>,
+) -> Result<(), ParamError> {
+    let missing: Vec<_> = expected.keys().filter(|name| !weights.contains_key(*name)).cloned().collect();
+    let unexpected: Vec<_> = weights.keys().filter(|name| !expected.contains_key(*name)).cloned().collect();
+    let misshapen: Vec<_> = expected
+        .iter()
+        .filter_map(|(name, shape)| {
+            let found = weights.get(name)?.dims();
+            (found != shape.as_slice()).then(|| (name.clone(), shape.clone(), found.to_vec()))
+        })
+        .collect();
+    if missing.is_empty() && unexpected.is_empty() && misshapen.is_empty() {
+        return Ok(());
+    }
+    Err(ParamError::Mismatch { source_name: source_name.to_string(), missing, unexpected, misshapen })
+}
+
 /// How a parameter begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
@@ -68,9 +104,9 @@ pub enum Init {
     },
     /// Normal with mean 0, drawn again until it lies within ±`cut`.
     TruncatedNormal {
-        /// Standard deviation before cutting.
+        /// Standard deviation before cutting; at most 100 × `cut`.
         std: f64,
-        /// The largest absolute value.
+        /// The largest absolute value; more than 0.
         cut: f64,
     },
     /// Glorot's uniform initialisation of a weight `[out, in]`: ±√(6 / (in + out)).
@@ -78,6 +114,30 @@ pub enum Init {
 }
 
 impl Init {
+    /// What keeps a parameter of this shape from beginning like this.
+    fn fault(self, shape: &Shape) -> Option<&'static str> {
+        let number = |value: f64| (value as f32).is_finite();
+        match self {
+            Self::Constant(value) | Self::Uniform { bound: value } if !number(value) => {
+                Some("the value is no number of f32")
+            }
+            Self::XavierUniform if shape.dims().iter().sum::<usize>() == 0 => {
+                Some("its bound follows from the sizes, and there are none")
+            }
+            Self::TruncatedNormal { std, .. } if !number(std) || std < 0.0 => {
+                Some("the deviation must be a number of 0 or more")
+            }
+            Self::TruncatedNormal { cut, .. } if cut.is_nan() || cut <= 0.0 => {
+                Some("the cut must be larger than 0")
+            }
+            // One draw in a hundred lies within: far beyond, drawing again until one does takes for ever.
+            Self::TruncatedNormal { std, cut } if std > 100.0 * cut => {
+                Some("the deviation may be 100 times the cut at most: beyond, nearly every draw lies outside")
+            }
+            _ => None,
+        }
+    }
+
     fn values(self, shape: &Shape, stream: &mut Stream) -> Vec<f32> {
         let count = shape.elem_count();
         let uniform = |bound: f64, stream: &mut Stream| -> Vec<f32> {
@@ -144,9 +204,12 @@ impl Params {
     /// Defines a parameter. The tensor is the variable itself: gradients reach it, and updates show in it.
     ///
     /// # Errors
-    /// [`ParamError::Duplicate`] when the name is taken.
+    /// [`ParamError::Duplicate`] when the name is taken, [`ParamError::Init`] when nothing can begin like that.
     pub fn define(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor, ParamError> {
         let (name, shape) = (format!("{}{name}", self.prefix), shape.into());
+        if let Some(reason) = init.fault(&shape) {
+            return Err(ParamError::Init { name, init, reason });
+        }
         let mut stream = self.streams.stream(&format!("init/{name}"), 0, 0);
         let values = init.values(&shape, &mut stream);
         let var = Var::from_tensor(&Tensor::from_vec(values, shape, &self.device)?)?;
@@ -193,30 +256,25 @@ impl Params {
     /// # Errors
     /// [`ParamError::Mismatch`] with both sets of names.
     pub fn load(&self, source_name: &str, values: &BTreeMap<String, Tensor>) -> Result<(), ParamError> {
-        let ours: BTreeSet<&String> = self.vars.keys().collect();
-        let theirs: BTreeSet<&String> = values.keys().collect();
-        let names = |set: Vec<&&String>| set.into_iter().map(|n| (*n).clone()).collect::<Vec<_>>();
-        let missing = names(ours.difference(&theirs).collect());
-        let unexpected = names(theirs.difference(&ours).collect());
-        let misshapen: Vec<_> = self
-            .iter()
-            .filter_map(|(name, var)| {
-                let found = values.get(name)?.dims();
-                (found != var.dims()).then(|| (name.to_string(), var.dims().to_vec(), found.to_vec()))
-            })
-            .collect();
-        if !(missing.is_empty() && unexpected.is_empty() && misshapen.is_empty()) {
-            return Err(ParamError::Mismatch {
-                source_name: source_name.to_string(),
-                missing,
-                unexpected,
-                misshapen,
-            });
-        }
+        let ours = self.vars.iter().map(|(name, var)| (name.clone(), var.dims().to_vec())).collect();
+        check_weights(source_name, &ours, values)?;
         for (name, var) in &self.vars {
             var.set(&values[name].to_dtype(DType::F32)?.to_device(&self.device)?.contiguous()?)?;
         }
         Ok(())
+    }
+
+    /// Whether every value is a number.
+    ///
+    /// # Errors
+    /// [`ParamError::Candle`].
+    pub fn all_finite(&self) -> Result<bool, ParamError> {
+        for var in self.vars.values() {
+            if !var.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -262,6 +320,35 @@ mod tests {
             (deviation / 0.02 - 0.54).abs() < 0.02,
             "a normal cut at one sigma has a deviation of 0.54 sigma"
         );
+    }
+
+    /// A cut of 0 was never met, and the program never came back.
+    #[test]
+    fn a_beginning_that_would_never_be_drawn_or_is_no_number_is_refused_by_name() {
+        let normal = |std, cut| Init::TruncatedNormal { std, cut };
+        let mut p = Params::new(Streams::new(5), &Device::Cpu);
+        for init in [
+            normal(0.02, 0.0),
+            normal(0.02, -1.0),
+            normal(0.02, f64::NAN),
+            normal(f64::NAN, 1.0),
+            normal(-1.0, 1.0),
+            normal(f64::INFINITY, 1.0),
+            normal(1e30, 1.0),
+            Init::Constant(f64::NAN),
+            Init::Constant(1e300),
+            Init::Uniform { bound: f64::INFINITY },
+        ] {
+            let error = p.define("x", 3, init).unwrap_err();
+            assert!(matches!(&error, ParamError::Init { name, .. } if name == "x"), "{init:?}");
+            assert!(error.to_string().starts_with("parameter `x` cannot begin as "), "{error}");
+        }
+        assert!(matches!(p.define("x", (), Init::XavierUniform), Err(ParamError::Init { .. })));
+        for init in [normal(0.0, 1.0), normal(100.0, 1.0), normal(1.0, f64::INFINITY)] {
+            let name = format!("{init:?}");
+            p.define(&name, 3, init).unwrap();
+            assert!(values(&p, &name).iter().all(|v| v.is_finite()));
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! From a clip's tokens to one vector.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 /// How a set of tokens becomes one vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Pooling {
     /// The mean over the tokens.
     #[default]
@@ -20,7 +21,9 @@ impl Pooling {
     /// # Errors
     /// When the input is no batch of tokens, or has none.
     pub fn apply(self, tokens: &Tensor) -> Result<Tensor> {
-        tokens.dims3()?;
+        if tokens.dims3()?.1 == 0 {
+            bail!("pooling: {:?} are batches of no tokens", tokens.shape());
+        }
         match self {
             Self::Mean => tokens.mean(1),
             Self::Max => tokens.max(1),

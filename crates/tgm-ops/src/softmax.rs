@@ -1,7 +1,7 @@
 //! Softmax over the last dimension: a row helper for attention, and the differentiable `log_softmax`.
 
 use candle_core::backend::BackendStorage as _;
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 use crate::cpu::{Real, View, fused, rows_per_task, slice, tensor, with_real};
@@ -9,8 +9,11 @@ use crate::cpu::{Real, View, fused, rows_per_task, slice, tensor, with_real};
 /// `x − ln Σ exp(x)` over the last dimension, in any shape.
 ///
 /// # Errors
-/// When the data type is not a floating-point one.
+/// When the data type is not a floating-point one, or the last dimension is 0.
 pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    if x.dim(D::Minus1)? == 0 {
+        bail!("log_softmax: {:?} has rows of no numbers", x.shape());
+    }
     if fused(&[x]) { x.contiguous()?.apply_op1(LogSoftmax) } else { crate::composed::log_softmax(x) }
 }
 

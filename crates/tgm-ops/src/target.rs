@@ -26,7 +26,7 @@ impl TargetSpec {
     /// The target of tubelets `[B, K, P]`, laid out pixel-major and channel-minor. `f32`, without gradient.
     ///
     /// # Errors
-    /// When `P` is not a multiple of the number of channels, or a tubelet to be standardised has a single pixel.
+    /// When `P` is not a multiple of the number of channels, or is 0, or a tubelet to be standardised has a single pixel.
     pub fn target(&self, tubelets: &Tensor) -> Result<Tensor> {
         self.rewrite(tubelets.detach().to_dtype(DType::F32)?.to_device(&Device::Cpu)?.copy()?)
     }
@@ -44,7 +44,7 @@ impl TargetSpec {
     fn rewrite(&self, tubelets: Tensor) -> Result<Tensor> {
         let (_, _, len) = tubelets.dims3()?;
         let channels = self.mean.len();
-        if channels == 0 || self.std.len() != channels || len % channels != 0 {
+        if channels == 0 || self.std.len() != channels || len == 0 || len % channels != 0 {
             bail!("target: tubelets of {len} values with {channels} means and {} deviations", self.std.len());
         }
         if self.normalize && len == channels {

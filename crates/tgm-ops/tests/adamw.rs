@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use tgm_ops::{AdamW, AdamWConfig, AdamWError, Gradients, Init, Params};
 use tgm_random::Streams;
 
@@ -109,6 +109,54 @@ fn a_parameter_without_gradient_is_an_error_not_a_silent_standstill() {
     let grads = used.sqr().unwrap().sum_all().unwrap().backward().unwrap();
     let error = Gradients::zeros(&params).add(params.iter(), &grads, 1.0).unwrap_err();
     assert!(matches!(error, AdamWError::NoGradient(name) if name == "unused"));
+}
+
+/// Parameters `a` and `b` of two and three values, and a gradient of ones for each.
+fn two() -> (Params, Gradients) {
+    let mut params = Params::new(Streams::new(0), &Device::Cpu);
+    params.define("a", 2, Init::Constant(1.0)).unwrap();
+    params.define("b", 3, Init::Constant(1.0)).unwrap();
+    let mut grads = Gradients::zeros(&params);
+    for (name, var) in params.iter() {
+        grads.add_one(name, &var.ones_like().unwrap(), 1.0).unwrap();
+    }
+    (params, grads)
+}
+
+/// The last step was taken once more, and counted.
+#[test]
+fn cleared_gradients_are_none_and_move_nothing() {
+    let (params, mut grads) = two();
+    let mut adamw = AdamW::new(&params, AdamWConfig::default());
+    assert_eq!((grads.iter().count(), grads.norm()), (2, 5f64.sqrt()));
+    grads.clear();
+    assert_eq!((grads.iter().count(), grads.iter_mut().count(), grads.norm()), (0, 0, 0.0));
+    grads.add_one("a", &Tensor::ones(2, DType::F32, &Device::Cpu).unwrap(), 3.0).unwrap();
+    assert_eq!(grads.iter().collect::<Vec<_>>(), [("a", &[3.0, 3.0][..])]);
+    let error = adamw.step(&params, &grads, 0.1, 1.0).unwrap_err();
+    assert!(matches!(error, AdamWError::NoGradient(name) if name == "b"));
+    assert_eq!((adamw.steps(), values(&params)), (0, vec![1.0; 5]));
+}
+
+/// Of a gradient of another length as much was added as there was room for, and an unknown name was given a place.
+#[test]
+fn gradients_of_other_names_or_lengths_are_refused_by_name() {
+    let (params, mut grads) = two();
+    let ones = |len: usize| Tensor::ones(len, DType::F32, &Device::Cpu).unwrap();
+    let error = grads.add_one("a", &ones(3), 1.0).unwrap_err().to_string();
+    assert_eq!(error, "the gradient of `a` has 3 values, the parameter 2");
+    let error = grads.add_one("c", &ones(2), 1.0).unwrap_err();
+    assert!(matches!(&error, AdamWError::Unknown(name) if name == "c"), "{error}");
+    assert_eq!(grads.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "b"]);
+
+    let mut other = Params::new(Streams::new(0), &Device::Cpu);
+    other.define("a", 4, Init::Constant(1.0)).unwrap();
+    let loss = other.get("a").unwrap().sqr().unwrap().sum_all().unwrap();
+    let error = grads.backward(other.iter(), &loss).unwrap_err();
+    assert!(matches!(error, AdamWError::Length { expected: 2, found: 4, .. }), "{error}");
+    assert_eq!(grads.norm(), 5f64.sqrt(), "what was there stays");
+    let error = AdamW::new(&other, AdamWConfig::default()).step(&params, &grads, 0.1, 1.0).unwrap_err();
+    assert!(matches!(error, AdamWError::Length { what: "the moment", .. }), "{error}");
 }
 
 #[test]

@@ -10,28 +10,46 @@ use tgm_ops::Params;
 use tgm_random::Streams;
 use tgm_video::{Sampling, TubeletShape};
 
-use crate::checkpoint::{RUN, newest};
-use crate::config::{self, Config};
+use crate::checkpoint::{self, RUN, newest};
+use crate::config::{self, Config, ConfigError};
 use crate::run_dir::RunDir;
 
 /// Opens a checkpoint; of a run, the newest.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none, or a run's is damaged.
 pub fn open(path: &Path) -> Result<Checkpoint> {
     let path = match RunDir::open(path) {
         Ok(run) => newest(&run.checkpoints())?
             .with_context(|| format!("{}: this run has no checkpoint yet", path.display()))?,
         Err(_) => path.to_path_buf(),
     };
+    if checkpoint::is_of_a_run(&path) {
+        checkpoint::check(&path)?;
+    }
     Ok(Checkpoint::open(&path, None)?)
 }
 
-/// How clips are made for a model: as in its training run, or, for a model from elsewhere, of its size and 4 frames apart.
+/// How clips are made for a model: as in its training run, or, for a model from elsewhere, of its size and 4 frames apart (Kinetics; published
+/// models of Something-Something want 2). Another `stride` than that may be asked for.
 ///
 /// # Errors
-/// When the run's configuration cannot be read.
-pub fn clip_config(checkpoint: &Checkpoint) -> Result<ClipConfig> {
+/// When the run's configuration cannot be read, or its clips have no stride.
+pub fn clip_config(checkpoint: &Checkpoint, stride: Option<usize>) -> Result<ClipConfig> {
+    let mut clip = own_clip_config(checkpoint)?;
+    if let Some(asked) = stride {
+        match &mut clip.sampling {
+            Sampling::Dense { stride, .. } | Sampling::DenseWindow { stride, .. } => *stride = asked,
+            _ => {
+                let message = "--stride: the frames of this model's clips are spread over the whole video";
+                return Err(ConfigError(message.into()).into());
+            }
+        }
+    }
+    Ok(clip)
+}
+
+fn own_clip_config(checkpoint: &Checkpoint) -> Result<ClipConfig> {
     let file = checkpoint.path.join(RUN);
     if file.is_file() {
         let text =
@@ -57,24 +75,6 @@ pub fn clip_config(checkpoint: &Checkpoint) -> Result<ClipConfig> {
 
 /// One clip per video from the middle: what the periodic and final probes use.
 pub const ONE_VIEW: TestViews = TestViews { views: 1, crops: 1 };
-
-/// The encoder of a checkpoint.
-///
-/// # Errors
-/// When its weights do not fit.
-pub fn encoder(checkpoint: &Checkpoint) -> Result<Encoder> {
-    Ok(encoder_with_params(checkpoint)?.0)
-}
-
-/// The encoder of a checkpoint, and its parameters by name.
-///
-/// # Errors
-/// When its weights do not fit.
-pub fn encoder_with_params(checkpoint: &Checkpoint) -> Result<(Encoder, Params)> {
-    let (encoder, params) = random_encoder(&checkpoint.config, 0)?;
-    params.load(&checkpoint.path.display().to_string(), &checkpoint.encoder_weights())?;
-    Ok((encoder, params))
-}
 
 /// An encoder that has learnt nothing, to compare with.
 ///

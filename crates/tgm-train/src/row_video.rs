@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tgm_data::loader::{ClipError, frames_of_row, patiently};
+use tgm_data::loader::{RowError, frames_of_row, patiently};
 use tgm_data::manifest::Row;
 use tgm_video::{ReadOptions, VideoReader};
 
@@ -29,12 +29,12 @@ impl RowVideo {
     /// Opens a row's video and hands it to `read`, all of it [`patiently`].
     ///
     /// # Errors
-    /// Those of opening and of `read`, and [`ClipError::AfterEnd`] for a row that starts behind the end of its video.
+    /// Those of opening and of `read`, and [`RowError::AfterEnd`] for a row that starts behind the end of its video.
     pub fn read<T>(
         row: &Row<'_>,
         options: &ReadOptions,
-        mut read: impl FnMut(&mut Self) -> Result<T, ClipError>,
-    ) -> Result<T, ClipError> {
+        mut read: impl FnMut(&mut Self) -> Result<T, RowError>,
+    ) -> Result<T, RowError> {
         patiently(|| {
             let reader = VideoReader::open(row.video(), options)?;
             let frames = frames_of_row(row, reader.index())?;

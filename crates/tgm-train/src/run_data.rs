@@ -46,8 +46,7 @@ pub fn load_manifest(file: &Path, allow_outside: bool) -> Result<Arc<Manifest>> 
 /// When the manifest has splits, but not this one.
 pub fn subset(manifest: &Arc<Manifest>, split: &str) -> Result<Subset> {
     if manifest.split_names().is_empty() {
-        let rows = (0..manifest.len() as u32).collect();
-        return Ok(Subset::new(manifest.clone(), rows)?);
+        return Ok(Subset::all(manifest));
     }
     Ok(Subset::split(manifest, split)?)
 }

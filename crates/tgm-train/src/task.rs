@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use tgm_data::loader::Subset;
-use tgm_data::manifest::Row;
+use tgm_data::manifest::{Row, plain_path};
 use tgm_eval::Features;
 use tgm_eval::pass::clip_id;
 
@@ -14,6 +14,9 @@ use crate::config::ConfigError;
 
 /// The column of a manifest that has its own place there.
 pub const LABEL: &str = "label";
+
+/// Columns that hold no classes.
+const OWN: [&str; 5] = ["path", "split", "caption", "start", "end"];
 
 /// One thing to recognise: a class per clip.
 #[derive(Clone, Debug)]
@@ -59,6 +62,9 @@ impl Task {
     /// When the manifest lacks the column, or a clip has no value in it.
     pub fn of_column(column: &str, parts: [&Subset; 2]) -> Result<Self> {
         let manifest = parts[0].manifest();
+        if OWN.contains(&column) {
+            return Err(ConfigError(format!("--label {column}: that column holds no classes")).into());
+        }
         manifest.require(column)?;
         if column == LABEL {
             return Self::new(LABEL, manifest.classes().names().to_vec(), parts, |row| row.label());
@@ -111,11 +117,11 @@ pub fn check_disjoint(train: &Subset, test: &Subset, splits: [&str; 2]) -> Resul
     let rows = |part: &Subset| part.rows().iter().map(|&row| manifest.row(row as usize)).collect::<Vec<_>>();
     let mut cuts: HashMap<PathBuf, Vec<(Range<f64>, u64)>> = HashMap::new();
     for row in rows(train) {
-        cuts.entry(plain(row.path())).or_default().push((cut(row), row.line()));
+        cuts.entry(plain_path(row.path())).or_default().push((cut(row), row.line()));
     }
     for row in rows(test) {
         let own = cut(row);
-        let of_video = cuts.get(&plain(row.path())).map_or(&[][..], Vec::as_slice);
+        let of_video = cuts.get(&plain_path(row.path())).map_or(&[][..], Vec::as_slice);
         let shared = of_video.iter().find(|(other, _)| own.start < other.end && other.start < own.end);
         if let Some((_, line)) = shared {
             bail!(
@@ -129,19 +135,6 @@ pub fn check_disjoint(train: &Subset, test: &Subset, splits: [&str; 2]) -> Resul
         }
     }
     Ok(())
-}
-
-/// A path without the parts that lead nowhere: `./a.mp4` is `a.mp4`.
-fn plain(path: &str) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in Path::new(path).components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if plain.file_name().is_some() => drop(plain.pop()),
-            part => plain.push(part),
-        }
-    }
-    plain
 }
 
 /// The seconds of the video that a row is.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use tgm_mae::{Checkpoint, KeyLayout};
+use tgm_mae::{Checkpoint, ClipSize, KeyLayout};
 use tgm_train::config::ConfigError;
 use tgm_train::model_io;
 
@@ -22,12 +22,12 @@ pub(super) struct ImportArgs {
     /// The folder to write; must not exist or be empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Frames of a clip, for files that do not say.
-    #[arg(long, default_value_t = 16)]
-    frames: usize,
-    /// Height and width of a frame, for files that do not say.
-    #[arg(long, default_value_t = 224)]
-    size: usize,
+    /// Frames of a clip, for a .pth file, which does not say [default: 16]
+    #[arg(long)]
+    frames: Option<usize>,
+    /// Height and width of a frame, for a .pth file, which does not say [default: 224]
+    #[arg(long)]
+    size: Option<usize>,
 }
 
 /// Write a checkpoint for other programs.
@@ -56,14 +56,19 @@ enum Layout {
 }
 
 pub(super) fn import(args: ImportArgs) -> Result<()> {
-    let checkpoint = Checkpoint::open(&args.from, Some((args.frames, [args.size, args.size])))?;
-    check(&checkpoint)?;
+    let published = ClipSize::default();
+    let clip = (args.frames.is_some() || args.size.is_some()).then(|| ClipSize {
+        frames: args.frames.unwrap_or(published.frames),
+        image_size: args.size.map_or(published.image_size, |size| [size, size]),
+    });
+    let checkpoint = Checkpoint::open(&args.from, clip)?;
+    checkpoint.check()?;
     write_folder(&args.out, &checkpoint, KeyLayout::Native)
 }
 
 pub(super) fn export(args: ExportArgs) -> Result<()> {
     let checkpoint = model_io::open(&args.from)?;
-    check(&checkpoint)?;
+    checkpoint.check()?;
     match args.to {
         Layout::HuggingFace => {
             if checkpoint.config.head_norm_eps != 1e-5 {
@@ -93,19 +98,6 @@ pub(super) fn export(args: ExportArgs) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// Refuses a checkpoint whose weights do not fill the model that its config describes.
-fn check(checkpoint: &Checkpoint) -> Result<()> {
-    use tgm_mae::{CheckpointKind, Classifier, VideoMae};
-    let mut params = tgm_ops::Params::new(tgm_random::Streams::new(0), &candle_core::Device::Cpu);
-    match checkpoint.kind {
-        CheckpointKind::Pretraining => drop(VideoMae::new(&checkpoint.config, &mut params)?),
-        CheckpointKind::Classification { classes } => {
-            drop(Classifier::new(&checkpoint.config, classes, &mut params)?)
-        }
-    }
-    Ok(checkpoint.fill(&params)?)
 }
 
 fn write_folder(out: &std::path::Path, checkpoint: &Checkpoint, layout: KeyLayout) -> Result<()> {

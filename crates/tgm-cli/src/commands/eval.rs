@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use clap::ValueEnum;
 use serde::Serialize;
 use tgm_data::dataset::{Check, Dataset};
@@ -77,6 +78,10 @@ pub(super) struct Args {
     /// Crops of each test clip, 1 or 3; by default as published, 1 for a manifest.
     #[arg(long, value_name = "N")]
     crops: Option<usize>,
+    /// Frames of a manifest's video from one frame of a clip to the next; by default as in the model's training run, or 4 for a model from
+    /// elsewhere.
+    #[arg(long, value_name = "N", value_parser = crate::commands::at_least_one)]
+    stride: Option<usize>,
     /// A sentence for zero-shot, with {} for the class; may be repeated. By default CLIP's 28.
     #[arg(long, value_name = "TEXT")]
     template: Vec<String>,
@@ -189,6 +194,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let stop = Stop::on_signals()?;
     let config = configuration(&args)?;
     refuse_idle(&args, config.protocol)?;
+    frozen::check(&config)?;
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -324,7 +330,11 @@ fn configuration(args: &Args) -> Result<EvalConfig> {
 
 /// The data, once per split.
 fn sets(args: &Args, config: &EvalConfig, checkpoint: &Checkpoint) -> Result<Vec<EvalData>> {
-    let clip = model_io::clip_config(checkpoint)?;
+    if args.stride.is_some() && args.dataset.official().is_some() {
+        let message = "--stride is for manifests; public data sets have their own";
+        return Err(ConfigError(message.into()).into());
+    }
+    let clip = model_io::clip_config(checkpoint, args.stride)?;
     let choices = Choices {
         views: config.views,
         crops: config.crops,
@@ -367,7 +377,7 @@ fn outcomes(
     seed: u64,
     stop: &Stop,
 ) -> Result<Vec<Outcome>> {
-    let trained = model_io::encoder(checkpoint)?;
+    let trained = checkpoint.encoder(&Device::Cpu)?;
     let (random, _) = model_io::random_encoder(&checkpoint.config, seed)?;
     let readout = config.readout.into();
     match config.protocol {
@@ -404,7 +414,7 @@ fn outcomes(
 
 fn retrieve(args: &Args, checkpoint: &Checkpoint, data: &EvalData) -> Result<[retrieval::Report; 2]> {
     let side = text::TextSide::open(checkpoint, args.seed)?;
-    let trained = model_io::encoder(checkpoint)?;
+    let trained = checkpoint.encoder(&Device::Cpu)?;
     let (random, _) = model_io::random_encoder(&checkpoint.config, args.seed)?;
     let reports = text::retrieve(data, [&trained, &random], &side)?;
     println!("retrieval on {}", data.title);

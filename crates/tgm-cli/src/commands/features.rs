@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use candle_core::Device;
 use serde::Serialize;
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Subset, TestViews};
 use tgm_eval::Readout;
@@ -10,6 +11,7 @@ use tgm_eval::pass::encode;
 use tgm_eval::store::{About, Digest, Entry, Writer};
 use tgm_ops::Params;
 use tgm_ops::Pooling;
+use tgm_train::config::ConfigError;
 use tgm_train::model_io;
 use tgm_train::progress::Progress;
 use tgm_train::run_data::{load_manifest, subset};
@@ -44,6 +46,9 @@ pub(super) struct Args {
     /// Only this split; by default all rows.
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
+    /// Frames of the video from one frame of a clip to the next; by default as in the model's training run, or 4 for a model from elsewhere.
+    #[arg(long, value_name = "N", value_parser = crate::commands::at_least_one)]
+    stride: Option<usize>,
     /// Clips in time per video.
     #[arg(long, default_value_t = 1)]
     views: usize,
@@ -75,12 +80,21 @@ pub(super) fn run(args: Args) -> Result<()> {
     let checkpoint = model_io::open(&args.checkpoint)?;
     let manifest = load_manifest(&args.data, args.allow_outside)?;
     let data = match &args.split {
+        Some(split) if manifest.split_names().is_empty() => {
+            let file = args.data.display();
+            return Err(ConfigError(format!("--split {split}: {file} has no splits; leave it out")).into());
+        }
         Some(split) => subset(&manifest, split)?,
-        None => Subset::new(manifest.clone(), (0..manifest.len() as u32).collect())?,
+        None => Subset::all(&manifest),
     };
-    let clip = ClipConfig { motion: MotionSource::None, ..model_io::clip_config(&checkpoint)? };
+    let clip = ClipConfig { motion: MotionSource::None, ..model_io::clip_config(&checkpoint, args.stride)? };
     let views = TestViews { views: args.views, crops: args.crops };
-    let (encoder, params) = model_io::encoder_with_params(&checkpoint)?;
+    let (encoder, params) = checkpoint.encoder_with_params(&Device::Cpu)?;
+    ensure!(
+        params.all_finite()?,
+        "{}: not all of its weights are numbers: features of it would be none; take an earlier checkpoint",
+        args.checkpoint.display()
+    );
     let mut rows = Digest::default();
     rows_digest(&data, &mut rows);
     let about = About {

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
-use tgm_mae::{Checkpoint, CheckpointKind, Classifier, TokenSplit, VideoMae, tubelets_from_pixels};
+use tgm_mae::{Checkpoint, CheckpointKind, TokenSplit, VideoMae, tubelets_from_pixels};
 use tgm_ops::Params;
-use tgm_random::Streams;
 use tgm_train::model_io;
 
 use crate::tensors::StoredTensors;
@@ -42,19 +41,17 @@ pub(super) fn run(args: Args) -> Result<()> {
     let pixels = input.get("pixel_values")?.to_dtype(DType::F32)?;
     let tubelets = tubelets_from_pixels(&checkpoint.config, &pixels)
         .with_context(|| args.input.display().to_string())?;
-    let mut params = Params::new(Streams::new(0), &Device::Cpu);
     let out = match checkpoint.kind {
-        CheckpointKind::Pretraining => {
-            let model = VideoMae::new(&checkpoint.config, &mut params)?;
-            checkpoint.fill(&params)?;
+        CheckpointKind::Classification { .. } => {
+            ensure!(!args.grads, "--grads needs a loss, which a classifier without labels does not have");
+            let model = checkpoint.classifier(&Device::Cpu)?;
+            HashMap::from([("logits".to_string(), model.forward(&tubelets)?)])
+        }
+        // What has no decoder says so.
+        _ => {
+            let (model, params) = checkpoint.model_with_params(&Device::Cpu)?;
             let split = input.split(checkpoint.config.tokens())?;
             pretraining(&checkpoint, &params, &model, &tubelets, &split, args.grads)?
-        }
-        CheckpointKind::Classification { classes } => {
-            ensure!(!args.grads, "--grads needs a loss, which a classifier without labels does not have");
-            let model = Classifier::new(&checkpoint.config, classes, &mut params)?;
-            checkpoint.fill(&params)?;
-            HashMap::from([("logits".to_string(), model.forward(&tubelets)?)])
         }
     };
     candle_core::safetensors::save(&out, &args.output)

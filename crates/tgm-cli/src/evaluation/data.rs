@@ -260,6 +260,13 @@ pub fn layouts(
     split: Option<usize>,
     allow_partial: bool,
 ) -> Result<Vec<Layout>> {
+    if !folder.is_dir() {
+        bail!(
+            "{}: no such folder; --data names the one that {} lies in",
+            folder.display(),
+            dataset.spec().title
+        );
+    }
     let splits = split.map_or(1..=dataset.spec().splits, |split| split..=split);
     let layouts = splits.map(|split| Ok(dataset.read(folder, split)?)).collect::<Result<Vec<_>>>()?;
     for layout in &layouts {

@@ -7,7 +7,7 @@ use tgm_eval::pass::Encoded;
 use tgm_eval::{Answers, Bench, Evaluation, Features, Protocol, Readout, classify, judge, knn};
 use tgm_mae::Encoder;
 use tgm_random::Streams;
-use tgm_train::config::{EvalConfig, Recipe};
+use tgm_train::config::{ConfigError, EvalConfig, ProtocolName, Recipe};
 use tgm_train::probe;
 use tgm_train::task::Task;
 
@@ -45,6 +45,23 @@ pub fn linear_protocol(train: &Features, config: &EvalConfig) -> Protocol {
             Protocol::Logistic(logistic::Settings { c: one(&regression.c, 1.0), ..regression.clone() })
         }
     }
+}
+
+/// Refuses settings that suit no data: features may take days.
+///
+/// # Errors
+/// Naming the setting.
+pub fn check(config: &EvalConfig) -> Result<(), ConfigError> {
+    let protocol = match config.protocol {
+        ProtocolName::Knn => config.k.map(|k| Protocol::Knn(knn::Settings { k, ..knn::Settings::default() })),
+        ProtocolName::Linear => Some(match config.recipe {
+            Recipe::BnSgd => Protocol::Sgd(config.sgd.clone()),
+            Recipe::Adamw => Protocol::Adamw(config.adamw.clone()),
+            Recipe::Logistic => Protocol::Logistic(config.logistic.clone()),
+        }),
+        _ => None,
+    };
+    protocol.map_or(Ok(()), |protocol| protocol.check()).map_err(|error| ConfigError(error.to_string()))
 }
 
 /// Evaluates an encoder, and beside it a randomly initialised one and the pixel-difference baseline.

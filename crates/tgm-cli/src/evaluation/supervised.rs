@@ -103,7 +103,7 @@ impl Run<'_> {
         let done = |done| progress.set(done as u64);
         let (answers, skipped) = learner.classify(clips, &|id| task.label(id), &done)?;
         progress.finish();
-        let report = learner.report(random, flip);
+        let report = learner.report(flip);
         let report = match settings.head {
             Head::Finetune => ProtocolReport::Finetune(report),
             Head::Attentive => ProtocolReport::Attentive(report),
@@ -170,8 +170,8 @@ impl Run<'_> {
         let (data, repeats) = (self.data, self.settings.repeats);
         let clip = ClipConfig { crop: self.settings.crop.clone(), flip, ..data.clip.clone() };
         let loader = LoaderConfig { cache_mb: self.conduct.cache_mb, ..data.loader.clone() };
-        let batches = Batches { repeats, ..Batches::of(length.batch * repeats).from(start) };
-        Ok(TrainLoader::some(&data.train, &clip, &loader, batches, self.streams)?)
+        let batches = Batches { repeats, ..Batches::of(length.batch * repeats).starting_at(start) };
+        Ok(TrainLoader::with_batches(&data.train, &clip, &loader, batches, self.streams)?)
     }
 
     /// One step; says which videos were passed over for it.
@@ -188,7 +188,7 @@ impl Run<'_> {
         }
         let labels =
             batch.samples.iter().map(|sample| self.label(task, sample)).collect::<Result<Vec<_>>>()?;
-        learner.learn(&batch.samples, &labels, &self.data.clip.normalization)?;
+        learner.learn(&batch.samples, &labels)?;
         progress.set(learner.step());
         progress.message(format!("loss {:.3}", learner.loss()));
         Ok(())
@@ -230,7 +230,8 @@ mod tests {
     /// Fine-tuning of the fixtures' encoder on their twelve train clips in six steps.
     fn finetuned(out: Option<&Path>, stop: &Stop) -> Result<Vec<Outcome>> {
         let checkpoint = Checkpoint::open(&fixtures().join("mae-plain"), None).unwrap();
-        let (manifest, clip) = (fixtures().join("world/manifest.csv"), model_io::clip_config(&checkpoint));
+        let (manifest, clip) =
+            (fixtures().join("world/manifest.csv"), model_io::clip_config(&checkpoint, None));
         let choices = Choices::default();
         let data =
             EvalData::of_manifest(&manifest, ["train", "test"], &[LABEL], clip.unwrap(), choices).unwrap();

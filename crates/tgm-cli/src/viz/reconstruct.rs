@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use candle_core::{Device, Tensor};
 use tgm_data::loader::{ClipConfig, Sample};
-use tgm_mae::{CheckpointKind, MaeConfig, TokenSplit, VideoMae};
+use tgm_mae::{MaeConfig, TokenSplit, VideoMae};
 use tgm_masking::{Mask, Masking};
-use tgm_ops::Params;
-use tgm_random::Streams;
 use tgm_train::pictures::Statistics;
 use tgm_train::{model_io, pictures};
 
@@ -31,15 +29,8 @@ impl Model {
     /// When there is none, it has no decoder, or its clips cannot be made from videos.
     pub fn open(path: &Path, oracle: bool) -> Result<Self> {
         let checkpoint = model_io::open(path)?;
-        ensure!(
-            checkpoint.kind == CheckpointKind::Pretraining,
-            "{}: a classifier has no decoder: reconstructions need a pretraining checkpoint",
-            checkpoint.path.display()
-        );
-        let mut params = Params::new(Streams::new(0), &Device::Cpu);
-        let mae = VideoMae::new(&checkpoint.config, &mut params)?;
-        checkpoint.fill(&params)?;
-        let clip = model_io::clip_config(&checkpoint)?;
+        let mae = checkpoint.model(&Device::Cpu)?;
+        let clip = model_io::clip_config(&checkpoint, None)?;
         Ok(Self { mae, config: checkpoint.config.clone(), clip, oracle })
     }
 

@@ -81,6 +81,10 @@ pub enum CacheError {
         /// What the call takes.
         expected: String,
     },
+
+    /// A crop that is no part of the frame, or a grid that cannot be.
+    #[error(transparent)]
+    Map(#[from] tgm_masking::MaskError),
 }
 
 impl CacheError {

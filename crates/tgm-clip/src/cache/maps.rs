@@ -1,9 +1,9 @@
 //! Score maps of one video, and how a crop of the frames sees them.
 
 use half::f16;
+use tgm_masking::{Grid, Region, ScoreMap};
 
 use super::CacheError;
-use crate::resample::{Region, Resampling};
 
 /// Score maps `[frames, rows, cols]` of whole frames, stored as f16 (scores lie in ±2, so that they are off by 2⁻¹¹ at
 /// most), and the time of each frame.
@@ -64,16 +64,16 @@ impl Maps {
     /// The scores `[times, rows, cols]` of a view of the video: the maps go through the same steps as the pixels, which
     /// are cut to `region`, resized to the grid and, if `flipped`, mirrored left to right.
     ///
-    /// * Space: as in [`ClipModel::score`](crate::ClipModel::score), bilinear where the region has fewer cells than the
-    ///   wanted grid and averaged where it has more. Cells beside the region take part; beyond the frame the outermost are
-    ///   repeated.
+    /// * Space: [`ScoreMap::seen_through`], bilinear where the region has fewer cells than the wanted grid and averaged
+    ///   where it has more, as in [`ClipModel::score`](crate::ClipModel::score).
     /// * Time: linear between the two cached frames around a time; before the first and after the last frame, that frame.
     ///
     /// The whole frame on the cached grid at a cached time is the stored map, to the bit. What CLIP would see in the
     /// *cropped* picture differs from this by the context that the crop removes.
     ///
     /// # Errors
-    /// [`CacheError::Invalid`] for a region outside the frame, an empty grid or a time that is no number.
+    /// [`CacheError::Map`] for a region outside the frame or an empty grid, [`CacheError::Invalid`] for a time that is no
+    /// number.
     pub fn crop(
         &self,
         region: &Region,
@@ -81,27 +81,16 @@ impl Maps {
         (rows, cols): (usize, usize),
         times: &[f64],
     ) -> Result<Vec<f32>, CacheError> {
-        let invalid =
-            |what, got, expected: &str| CacheError::Invalid { what, got, expected: expected.to_owned() };
-        if !region.is_part_of_a_frame() {
-            let expected = "a part of the frame, in fractions of its sides";
-            return Err(invalid("region", format!("{region:?}"), expected));
+        if let Some(time) = times.iter().find(|time| !time.is_finite()) {
+            let expected = "seconds".to_owned();
+            return Err(CacheError::Invalid { what: "time", got: time.to_string(), expected });
         }
-        if rows == 0 || cols == 0 {
-            return Err(invalid("score grid", format!("{rows}×{cols}"), "at least 1×1"));
+        if times.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut resampling = Resampling::new((self.rows, self.cols), region, (rows, cols));
-        if flipped {
-            resampling.mirror();
-        }
-        let mut scores = Vec::with_capacity(times.len() * rows * cols);
-        for &time in times {
-            if !time.is_finite() {
-                return Err(invalid("time", time.to_string(), "seconds"));
-            }
-            resampling.append(&self.at(time), &mut scores);
-        }
-        Ok(scores)
+        let whole = times.iter().flat_map(|&time| self.at(time)).collect();
+        let whole = ScoreMap::new(Grid::new(times.len(), self.rows, self.cols)?, whole)?;
+        Ok(whole.seen_through(region, flipped, rows, cols)?.into_values())
     }
 
     /// The map at a time, `[rows, cols]`.

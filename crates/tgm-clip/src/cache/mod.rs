@@ -49,7 +49,7 @@ use crate::ScoreOptions;
 
 pub use self::error::CacheError;
 pub use self::maps::Maps;
-pub use crate::resample::Region;
+pub use tgm_masking::Region;
 
 const FORMAT: &str = "tgm-score-cache 1";
 

@@ -100,16 +100,16 @@ impl Captioner {
     /// Frames are resized as by `BlipImageProcessor`: whole, bicubic and antialiased, to the square that the model takes.
     ///
     /// # Errors
-    /// [`ClipError::Shape`] when `max_new_tokens` is 0 or more than the positions of the model, or frames cannot be
-    /// resized; [`ClipError::Tokenizer`] when the tokenizer fails.
+    /// [`ClipError::Setting`] when `max_new_tokens` is 0 or more than the positions of the model; [`ClipError::Shape`] when
+    /// frames cannot be resized; [`ClipError::Tokenizer`] when the tokenizer fails.
     pub fn caption(
         &self,
         frames: &[Frames<'_>],
         options: &CaptionOptions,
     ) -> Result<Vec<Caption>, ClipError> {
         if !(1..=self.max_tokens).contains(&options.max_new_tokens) {
-            return Err(ClipError::Shape {
-                what: "max_new_tokens",
+            return Err(ClipError::Setting {
+                name: "max_new_tokens",
                 got: options.max_new_tokens.to_string(),
                 expected: format!("1 to {}", self.max_tokens),
             });

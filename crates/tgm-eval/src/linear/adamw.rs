@@ -6,14 +6,14 @@
 //! 2·10⁻⁵ as VideoMAE's head, biases 0, the norm's weight 1; the last incomplete batch of an epoch is dropped.
 
 use super::Probe;
-use super::schedule::warm_cosine;
-use super::select::{Selection, select};
+use super::descent::{self, Learner, Plan, Recipe};
+use super::select::check_candidates;
 use super::softmax::Problem;
 use super::standardise::Affine;
 use crate::error::first_invalid;
-use crate::{Error, Features, Result};
-use rand::seq::SliceRandom;
+use crate::{Features, Result};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use tgm_random::{Streams, normal};
 
 /// Settings of the recipe.
@@ -61,7 +61,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
+        check_candidates("base_lr", &self.base_lr, self.held_out)?;
         let decay = |beta: f64| (0.0..1.0).contains(&beta);
         let finite = |value: f64| value >= 0.0 && value.is_finite();
         let checks = [
@@ -84,68 +85,32 @@ impl Settings {
 }
 
 /// What was done, for the record.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
-    /// The settings asked for.
-    pub settings: Settings,
-    /// The seed of held-out clips, initial weights and batches.
-    pub seed: u64,
-    /// How `base_lr` was chosen, `None` if only one value was given.
-    pub selection: Option<Selection>,
-    /// The base learning rate used for the final training on all of train.
-    pub base_lr: f64,
-    /// The peak learning rate: base × batch / 256.
-    pub peak_lr: f64,
-    /// Clips per step, after limiting to the train set.
-    pub batch_used: usize,
-    /// Steps of the final training.
-    pub steps: usize,
-    /// Mean cross-entropy in nats over the last epoch.
-    pub train_loss: f64,
-}
+pub type Report = descent::Report<Settings>;
 
 /// Chooses the base learning rate on held-out train clips, then trains on all of train.
 ///
 /// # Errors
-/// [`Error::OneClass`], [`Error::NoHoldout`], [`Error::Setting`] for values out of range, [`Error::Diverged`] if the
-/// weights overflow at every learning rate.
+/// [`OneClass`](crate::Error::OneClass), [`NoHoldout`](crate::Error::NoHoldout), [`Setting`](crate::Error::Setting) for
+/// values out of range, [`Diverged`](crate::Error::Diverged) if the weights overflow at every learning rate.
 pub fn fit(train: &Features, settings: &Settings, streams: &Streams) -> Result<(Probe, Report)> {
     settings.check()?;
-    let normed = normalise_rows(train, settings.norm_eps)?;
-    let problem = Problem::new(&normed)?;
-    let (base_lr, selection) =
-        select("base_lr", &settings.base_lr, settings.held_out, &normed, streams, |base_lr, rows| {
-            Ok(descend(&problem, rows, base_lr, settings, streams)?.0)
-        })?;
-    let rows: Vec<usize> = (0..train.clips()).collect();
-    let (probe, train_loss) = descend(&problem, &rows, base_lr, settings, streams)?;
-    let batch = settings.batch.min(rows.len());
-    let report = Report {
-        settings: settings.clone(),
-        seed: streams.seed(),
-        selection,
-        base_lr,
-        peak_lr: base_lr * batch as f64 / 256.0,
-        batch_used: batch,
-        steps: settings.epochs * (rows.len() / batch),
-        train_loss,
-    };
+    let data = normalise_rows(train.data(), train.dim(), settings.norm_eps);
+    let (labels, ids) = (train.labels().to_vec(), train.ids().to_vec());
+    let normed = Features::new(train.dim(), train.classes(), data, labels, ids)?;
+    let (probe, report) = descent::fit(&Problem::new(&normed)?, settings, streams)?;
     Ok((Probe { row_norm: Some(settings.norm_eps), ..probe }, report))
 }
 
-/// Every row at mean 0 and variance 1: a layer norm before its weight and bias.
-pub(super) fn normalise_rows(features: &Features, eps: f64) -> Result<Features> {
-    let dim = features.dim() as f64;
-    let mut data = Vec::with_capacity(features.data().len());
-    for clip in 0..features.clips() {
-        let row = features.row(clip);
-        let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / dim;
-        let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / dim;
+/// Every row of `[clips, dim]` at mean 0 and variance 1: a layer norm before its weight and bias.
+pub(super) fn normalise_rows(data: &[f32], dim: usize, eps: f64) -> Vec<f32> {
+    let mut normed = Vec::with_capacity(data.len());
+    for row in data.chunks_exact(dim) {
+        let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / dim as f64;
+        let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / dim as f64;
         let scale = (variance + eps).sqrt().recip();
-        data.extend(row.iter().map(|&x| ((f64::from(x) - mean) * scale) as f32));
+        normed.extend(row.iter().map(|&x| ((f64::from(x) - mean) * scale) as f32));
     }
-    let (labels, ids) = (features.labels().to_vec(), features.ids().to_vec());
-    Features::new(features.dim(), features.classes(), data, labels, ids)
+    normed
 }
 
 /// The layer norm's weight and bias, and the linear layer on them, one behind the other.
@@ -157,6 +122,11 @@ struct Layout {
 impl Layout {
     fn len(&self) -> usize {
         2 * self.dim + self.outputs * (self.dim + 1)
+    }
+
+    /// Where the linear layer's matrix lies.
+    fn matrix(&self) -> Range<usize> {
+        2 * self.dim..2 * self.dim + self.outputs * self.dim
     }
 
     /// Norm and linear layer as one affine map of the normalised row.
@@ -192,59 +162,73 @@ impl Layout {
     }
 }
 
-/// Trains on the given rows; the probe and the loss of the last epoch. Every learning rate sees the same batches.
-fn descend(
-    problem: &Problem<'_>,
-    rows: &[usize],
-    base_lr: f64,
-    settings: &Settings,
-    streams: &Streams,
-) -> Result<(Probe, f64)> {
-    let layout = Layout { dim: problem.features.dim(), outputs: problem.present.len() };
-    let identity = Affine { mean: vec![0.0; layout.dim], scale: vec![1.0; layout.dim] };
-    let batch = settings.batch.min(rows.len());
-    let batches = rows.len() / batch;
-    let peak_lr = base_lr * batch as f64 / 256.0;
-    let decayed = 2 * layout.dim..2 * layout.dim + layout.outputs * layout.dim;
+impl Recipe for Settings {
+    fn plan(&self) -> Plan<'_> {
+        let Self { base_lr, held_out, batch, epochs, warmup_epochs, .. } = self;
+        Plan { base_lr, held_out: *held_out, batch: *batch, epochs: *epochs, warmup_epochs: *warmup_epochs }
+    }
 
-    let mut parameters = vec![1.0; layout.dim];
-    parameters.resize(2 * layout.dim, 0.0);
-    let mut stream = streams.stream("probe-init", 0, 0);
-    parameters.extend((0..layout.outputs * layout.dim).map(|_| settings.init_std * normal(&mut stream)));
-    parameters.resize(layout.len(), 0.0);
-    let (mut first, mut second) = (vec![0.0; layout.len()], vec![0.0; layout.len()]);
-    let (mut step, mut train_loss) = (0, 0.0);
-    for epoch in 0..settings.epochs {
-        let mut order = rows.to_vec();
-        order.shuffle(&mut streams.stream("probe-batches", epoch as u64, 0));
-        train_loss = 0.0;
-        for (index, rows) in order.chunks_exact(batch).enumerate() {
-            let (loss, folded) = problem.loss_and_gradient(rows, &identity, &layout.folded(&parameters));
-            let gradient = layout.unfolded(&parameters, &folded);
-            train_loss += loss / batches as f64;
-            step += 1;
-            let lr = peak_lr
-                * warm_cosine(
-                    epoch as f64 + index as f64 / batches as f64,
-                    settings.warmup_epochs,
-                    settings.epochs,
-                );
-            let (corrected1, corrected2) = (1.0 - settings.beta1.powi(step), 1.0 - settings.beta2.powi(step));
-            for (i, &g) in gradient.iter().enumerate() {
-                first[i] = settings.beta1 * first[i] + (1.0 - settings.beta1) * g;
-                second[i] = settings.beta2 * second[i] + (1.0 - settings.beta2) * g * g;
-                if decayed.contains(&i) {
-                    parameters[i] *= 1.0 - lr * settings.weight_decay;
-                }
-                let denominator = (second[i] / corrected2).sqrt() + 1e-8;
-                parameters[i] -= lr * (first[i] / corrected1) / denominator;
-            }
-        }
-        if !(train_loss.is_finite() && parameters.iter().all(|p| p.abs() < f64::MAX.sqrt())) {
-            return Err(Error::Diverged { base_lr, epoch });
+    fn learner<'a>(&'a self, problem: &'a Problem<'a>, streams: &Streams) -> impl Learner + 'a {
+        let layout = Layout { dim: problem.features.dim(), outputs: problem.present.len() };
+        let mut parameters = vec![1.0; layout.dim];
+        parameters.resize(2 * layout.dim, 0.0);
+        let mut stream = streams.stream("probe-init", 0, 0);
+        parameters.extend((0..layout.outputs * layout.dim).map(|_| self.init_std * normal(&mut stream)));
+        parameters.resize(layout.len(), 0.0);
+        Adam {
+            settings: self,
+            problem,
+            identity: Affine { mean: vec![0.0; layout.dim], scale: vec![1.0; layout.dim] },
+            first: vec![0.0; layout.len()],
+            second: vec![0.0; layout.len()],
+            step: 0,
+            parameters,
+            layout,
         }
     }
-    Ok((problem.probe(identity, layout.folded(&parameters)), train_loss))
+}
+
+struct Adam<'a> {
+    settings: &'a Settings,
+    problem: &'a Problem<'a>,
+    layout: Layout,
+    /// The rows are normalised already.
+    identity: Affine,
+    parameters: Vec<f64>,
+    first: Vec<f64>,
+    second: Vec<f64>,
+    step: i32,
+}
+
+impl Learner for Adam<'_> {
+    fn step(&mut self, rows: &[usize], lr: f64) -> f64 {
+        let Settings { beta1, beta2, weight_decay, .. } = *self.settings;
+        let folded = self.layout.folded(&self.parameters);
+        let (loss, folded) = self.problem.loss_and_gradient(rows, &self.identity, &folded);
+        let gradient = self.layout.unfolded(&self.parameters, &folded);
+        self.step += 1;
+        let (corrected1, corrected2) = (1.0 - beta1.powi(self.step), 1.0 - beta2.powi(self.step));
+        let decayed = self.layout.matrix();
+        for (i, g) in gradient.into_iter().enumerate() {
+            let (first, second) = (&mut self.first[i], &mut self.second[i]);
+            *first = beta1 * *first + (1.0 - beta1) * g;
+            *second = beta2 * *second + (1.0 - beta2) * g * g;
+            if decayed.contains(&i) {
+                self.parameters[i] *= 1.0 - lr * weight_decay;
+            }
+            let denominator = (*second / corrected2).sqrt() + 1e-8;
+            self.parameters[i] -= lr * (*first / corrected1) / denominator;
+        }
+        loss
+    }
+
+    fn parameters(&self) -> &[f64] {
+        &self.parameters
+    }
+
+    fn probe(self) -> Probe {
+        self.problem.probe(self.identity, self.layout.folded(&self.parameters))
+    }
 }
 
 #[cfg(test)]
@@ -279,10 +263,8 @@ mod tests {
 
     #[test]
     fn rows_become_mean_zero_and_variance_one() {
-        let ids = vec!["a".to_owned(), "b".to_owned()];
-        let features = Features::new(2, 1, vec![1.0, 3.0, 5.0, 5.0], vec![0, 0], ids).unwrap();
-        let normed = normalise_rows(&features, 1e-6).unwrap();
-        assert!((normed.row(0)[0] + 1.0).abs() < 1e-5 && (normed.row(0)[1] - 1.0).abs() < 1e-5);
-        assert_eq!(normed.row(1), [0.0, 0.0], "a constant row");
+        let normed = normalise_rows(&[1.0, 3.0, 5.0, 5.0], 2, 1e-6);
+        assert!((normed[0] + 1.0).abs() < 1e-5 && (normed[1] - 1.0).abs() < 1e-5);
+        assert_eq!(normed[2..], [0.0, 0.0], "a constant row");
     }
 }

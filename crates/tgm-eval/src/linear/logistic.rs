@@ -4,7 +4,7 @@
 //! trained on; intercepts are not penalised. With two classes this stays the symmetric softmax form, which equals
 //! scikit-learn's binary form at 2·C.
 
-use super::select::{Selection, select};
+use super::select::{Selection, check_candidates, select};
 use super::softmax::Problem;
 use super::standardise::Moments;
 use super::{Probe, lbfgs};
@@ -30,6 +30,18 @@ impl Default for Settings {
     fn default() -> Self {
         let c = vec![1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2];
         Self { c, held_out: 0.2, tolerance: 1e-6, max_iterations: 1000 }
+    }
+}
+
+impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.tolerance.is_nan() || self.tolerance < 0.0 {
+            return Err(Error::setting("tolerance", self.tolerance, "must not be negative"));
+        }
+        if self.max_iterations == 0 {
+            return Err(Error::setting("max_iterations", 0, "must be positive"));
+        }
+        check_candidates("c", &self.c, self.held_out)
     }
 }
 
@@ -59,12 +71,7 @@ pub struct Report {
 /// # Errors
 /// [`Error::OneClass`], [`Error::NoHoldout`], or [`Error::Setting`] for values out of range.
 pub fn fit(train: &Features, settings: &Settings, streams: &Streams) -> Result<(Probe, Report)> {
-    if settings.tolerance.is_nan() || settings.tolerance < 0.0 {
-        return Err(Error::setting("tolerance", settings.tolerance, "must not be negative"));
-    }
-    if settings.max_iterations == 0 {
-        return Err(Error::setting("max_iterations", 0, "must be positive"));
-    }
+    settings.check()?;
     let problem = Problem::new(train)?;
     let (c, selection) = select("c", &settings.c, settings.held_out, train, streams, |c, rows| {
         Ok(solve(&problem, rows, c, settings).0)

@@ -38,7 +38,8 @@ pub struct HeldOut {
 
 impl HeldOut {
     fn of(probe: &Probe, features: &Features, rows: &[usize]) -> Result<Self> {
-        let scores = crate::Scores::new(features.classes(), probe.probabilities(features, rows))?;
+        let held: Vec<f32> = rows.iter().flat_map(|&row| features.row(row)).copied().collect();
+        let scores = probe.probabilities(&held)?;
         let (mut hits, mut loss) = (0, 0.0);
         for (clip, &row) in rows.iter().enumerate() {
             let label = features.labels()[row];
@@ -55,6 +56,20 @@ impl HeldOut {
     }
 }
 
+/// Refuses what nothing can be chosen from.
+pub(super) fn check_candidates(setting: &'static str, candidates: &[f64], held_out: f64) -> Result<()> {
+    if let Some(value) = candidates.iter().find(|value| !(**value > 0.0 && value.is_finite())) {
+        return Err(Error::setting(setting, value, "must be positive"));
+    }
+    match candidates {
+        [] => Err(Error::setting(setting, "[]", "at least one value is needed")),
+        [_, _, ..] if !(held_out > 0.0 && held_out < 1.0) => {
+            Err(Error::setting("held_out", held_out, "must lie between 0 and 1"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The best of `candidates`: the one given if there is one, else by training on a part of train with `fit`.
 ///
 /// Equally good values: the one given first.
@@ -66,16 +81,9 @@ pub(super) fn select(
     streams: &Streams,
     fit: impl Fn(f64, &[usize]) -> Result<Probe> + Sync,
 ) -> Result<(f64, Option<Selection>)> {
-    if let Some(value) = candidates.iter().find(|value| !(**value > 0.0 && value.is_finite())) {
-        return Err(Error::setting(setting, value, "must be positive"));
-    }
-    match candidates {
-        [] => return Err(Error::setting(setting, "[]", "at least one value is needed")),
-        [only] => return Ok((*only, None)),
-        _ => {}
-    }
-    if !(held_out > 0.0 && held_out < 1.0) {
-        return Err(Error::setting("held_out", held_out, "must lie between 0 and 1"));
+    check_candidates(setting, candidates, held_out)?;
+    if let [only] = candidates {
+        return Ok((*only, None));
     }
     let split = holdout::split(train, held_out, streams);
     if split.held.is_empty() {

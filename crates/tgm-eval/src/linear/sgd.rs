@@ -6,14 +6,13 @@
 //! augmentation. At test time the running statistics of the batch normalisation are used.
 
 use super::Probe;
-use super::schedule::warm_cosine;
-use super::select::{Selection, select};
+use super::descent::{self, Learner, Plan, Recipe};
+use super::select::check_candidates;
 use super::softmax::Problem;
 use super::standardise::Moments;
 use crate::error::first_invalid;
-use crate::{Error, Features, Result};
+use crate::{Features, Result};
 use rand::Rng;
-use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use tgm_random::{Streams, normal};
 
@@ -62,7 +61,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
+        check_candidates("base_lr", &self.base_lr, self.held_out)?;
         let not_negative = |value: f64| value >= 0.0 && value.is_finite();
         let checks = [
             (
@@ -99,107 +99,68 @@ impl Settings {
 }
 
 /// What was done, for the record.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
-    /// The settings asked for.
-    pub settings: Settings,
-    /// The seed of held-out clips, initial weights and batches.
-    pub seed: u64,
-    /// How `base_lr` was chosen, `None` if only one value was given.
-    pub selection: Option<Selection>,
-    /// The base learning rate used for the final training on all of train.
-    pub base_lr: f64,
-    /// The peak learning rate: base × batch / 256.
-    pub peak_lr: f64,
-    /// Clips per step, after limiting to the train set.
-    pub batch_used: usize,
-    /// Steps of the final training.
-    pub steps: usize,
-    /// Mean cross-entropy in nats over the last epoch.
-    pub train_loss: f64,
-}
+pub type Report = descent::Report<Settings>;
 
 /// Chooses the base learning rate on held-out train clips, then trains on all of train.
 ///
 /// # Errors
-/// [`Error::OneClass`], [`Error::NoHoldout`], [`Error::Setting`] for values out of range, [`Error::Diverged`] if the
-/// weights overflow at every learning rate.
+/// [`OneClass`](crate::Error::OneClass), [`NoHoldout`](crate::Error::NoHoldout), [`Setting`](crate::Error::Setting) for
+/// values out of range, [`Diverged`](crate::Error::Diverged) if the weights overflow at every learning rate.
 pub fn fit(train: &Features, settings: &Settings, streams: &Streams) -> Result<(Probe, Report)> {
     settings.check()?;
-    let problem = Problem::new(train)?;
-    let (base_lr, selection) =
-        select("base_lr", &settings.base_lr, settings.held_out, train, streams, |base_lr, rows| {
-            Ok(descend(&problem, rows, base_lr, settings, streams)?.probe)
-        })?;
-    let rows: Vec<usize> = (0..train.clips()).collect();
-    let end = descend(&problem, &rows, base_lr, settings, streams)?;
-    let report = Report {
-        settings: settings.clone(),
-        seed: streams.seed(),
-        selection,
-        base_lr,
-        peak_lr: end.peak_lr,
-        batch_used: end.batch,
-        steps: end.steps,
-        train_loss: end.train_loss,
-    };
-    Ok((end.probe, report))
+    descent::fit(&Problem::new(train)?, settings, streams)
 }
 
-struct Descent {
-    probe: Probe,
-    peak_lr: f64,
-    batch: usize,
-    steps: usize,
-    train_loss: f64,
-}
+impl Recipe for Settings {
+    fn plan(&self) -> Plan<'_> {
+        let Self { base_lr, held_out, batch, epochs, warmup_epochs, .. } = self;
+        Plan { base_lr, held_out: *held_out, batch: *batch, epochs: *epochs, warmup_epochs: *warmup_epochs }
+    }
 
-/// Trains on the given rows. Every learning rate starts from the same weights and sees the same batches.
-fn descend(
-    problem: &Problem<'_>,
-    rows: &[usize],
-    base_lr: f64,
-    settings: &Settings,
-    streams: &Streams,
-) -> Result<Descent> {
-    let batch = settings.batch.min(rows.len());
-    let batches = rows.len() / batch;
-    let peak_lr = base_lr * batch as f64 / 256.0;
-
-    let mut parameters = initial(problem, settings.init_std, &mut streams.stream("probe-init", 0, 0));
-    let mut velocity = vec![0.0; parameters.len()];
-    let mut running = Moments::standard_normal(problem.features.dim());
-    let mut train_loss = 0.0;
-    for epoch in 0..settings.epochs {
-        let mut order = rows.to_vec();
-        order.shuffle(&mut streams.stream("probe-batches", epoch as u64, 0));
-        train_loss = 0.0;
-        for (index, rows) in order.chunks_exact(batch).enumerate() {
-            let moments = Moments::of(problem.features, rows);
-            let normalise = moments.to_batch_norm(settings.norm_eps);
-            let (loss, gradient) = problem.loss_and_gradient(rows, &normalise, &parameters);
-            running.follow(&moments, rows.len(), settings.norm_momentum);
-            train_loss += loss / batches as f64;
-
-            let lr = peak_lr
-                * warm_cosine(
-                    epoch as f64 + index as f64 / batches as f64,
-                    settings.warmup_epochs,
-                    settings.epochs,
-                );
-            for ((parameter, velocity), gradient) in parameters.iter_mut().zip(&mut velocity).zip(gradient) {
-                *velocity = settings.momentum * *velocity + gradient + settings.weight_decay * *parameter;
-                *parameter -= lr * *velocity;
-            }
-        }
-        // Beyond the root of the largest number, products with features could overflow.
-        let tame = |value: &f64| value.abs() < f64::MAX.sqrt();
-        if !(train_loss.is_finite() && parameters.iter().all(tame)) {
-            return Err(Error::Diverged { base_lr, epoch });
+    fn learner<'a>(&'a self, problem: &'a Problem<'a>, streams: &Streams) -> impl Learner + 'a {
+        let parameters = initial(problem, self.init_std, &mut streams.stream("probe-init", 0, 0));
+        Sgd {
+            settings: self,
+            problem,
+            velocity: vec![0.0; parameters.len()],
+            running: Moments::standard_normal(problem.features.dim()),
+            parameters,
         }
     }
-    let probe = problem.probe(running.to_batch_norm(settings.norm_eps), parameters);
-    Ok(Descent { probe, peak_lr, batch, steps: settings.epochs * batches, train_loss })
+}
+
+struct Sgd<'a> {
+    settings: &'a Settings,
+    problem: &'a Problem<'a>,
+    parameters: Vec<f64>,
+    velocity: Vec<f64>,
+    /// The statistics of the batch normalisation for test clips.
+    running: Moments,
+}
+
+impl Learner for Sgd<'_> {
+    fn step(&mut self, rows: &[usize], lr: f64) -> f64 {
+        let Settings { momentum, weight_decay, norm_eps, norm_momentum, .. } = *self.settings;
+        let moments = Moments::of(self.problem.features, rows);
+        let normalise = moments.to_batch_norm(norm_eps);
+        let (loss, gradient) = self.problem.loss_and_gradient(rows, &normalise, &self.parameters);
+        self.running.follow(&moments, rows.len(), norm_momentum);
+        for ((parameter, velocity), gradient) in
+            self.parameters.iter_mut().zip(&mut self.velocity).zip(gradient)
+        {
+            *velocity = momentum * *velocity + gradient + weight_decay * *parameter;
+            *parameter -= lr * *velocity;
+        }
+        loss
+    }
+
+    fn parameters(&self) -> &[f64] {
+        &self.parameters
+    }
+
+    fn probe(self) -> Probe {
+        self.problem.probe(self.running.to_batch_norm(self.settings.norm_eps), self.parameters)
+    }
 }
 
 /// Normal coefficients, zero intercepts.

@@ -72,7 +72,7 @@ impl<'a> Problem<'a> {
         let mut gradient = vec![0.0; parameters.len()];
         let mut loss = 0.0;
         for rows in rows.chunks(TILE) {
-            let tile = Tile::new(self.features, rows, standardise);
+            let tile = Tile::new(rows.iter().map(|&row| self.features.row(row)), standardise);
             let mut errors = tile.logits(parameters);
             for (row, errors) in rows.iter().zip(errors.chunks_mut(self.present.len())) {
                 let target = self.targets[*row];
@@ -93,13 +93,14 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
-    pub(crate) fn new(features: &Features, rows: &[usize], standardise: &Affine) -> Self {
-        let mut data = Vec::with_capacity(rows.len() * features.dim());
-        for &row in rows {
-            let columns = features.row(row).iter().zip(&standardise.mean).zip(&standardise.scale);
+    pub(crate) fn new<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, standardise: &Affine) -> Self {
+        let dim = standardise.mean.len();
+        let mut data = Vec::with_capacity(rows.len() * dim);
+        for row in rows {
+            let columns = row.iter().zip(&standardise.mean).zip(&standardise.scale);
             data.extend(columns.map(|((&x, mean), scale)| (f64::from(x) - mean) * scale));
         }
-        Self { dim: features.dim(), data }
+        Self { dim, data }
     }
 
     /// `[clips, outputs]` of the layer with these parameters.

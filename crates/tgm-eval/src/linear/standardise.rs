@@ -1,9 +1,10 @@
 //! Features to zero mean and unit spread, column by column.
 
 use crate::Features;
+use serde::{Deserialize, Serialize};
 
 /// `(x − mean) · scale`, column by column.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Affine {
     pub(crate) mean: Vec<f64>,
     pub(crate) scale: Vec<f64>,

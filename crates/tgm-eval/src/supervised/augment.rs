@@ -9,20 +9,20 @@ use super::Settings;
 
 /// Where the pixels of a clip are in its tubelets.
 #[derive(Clone, Copy, Debug)]
-pub struct Geometry {
+pub(super) struct Geometry {
     /// The tubelet grid.
-    pub grid: Grid,
+    pub(super) grid: Grid,
     /// The size of a tubelet.
-    pub tubelet: TubeletShape,
+    pub(super) tubelet: TubeletShape,
 }
 
 /// A box in pixels: from row and column to before row and column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PixelBox {
+pub(super) struct PixelBox {
     /// Rows.
-    pub y: (usize, usize),
+    pub(super) y: (usize, usize),
     /// Columns.
-    pub x: (usize, usize),
+    pub(super) x: (usize, usize),
 }
 
 impl PixelBox {
@@ -33,8 +33,13 @@ impl PixelBox {
 
 impl Geometry {
     /// Height and width in pixels.
-    pub fn size(&self) -> (usize, usize) {
+    pub(super) fn size(&self) -> (usize, usize) {
         (self.grid.rows() * self.tubelet.patch, self.grid.cols() * self.tubelet.patch)
+    }
+
+    /// Values of a clip: the channels of all pixels.
+    pub(super) fn values(&self) -> usize {
+        self.grid.len().saturating_mul(self.tubelet.len())
     }
 
     /// Calls `f` with the index of the first channel of every pixel of a box, in all frames.
@@ -55,7 +60,7 @@ impl Geometry {
 
     /// Random erasing (Zhong et al. 2020) as VideoMAE does it: with `probability`, one box of 2 to 33 % of the picture and of
     /// ratio 0.3 to 3.3, the same in all frames, becomes normal noise per pixel. Normalised values.
-    pub fn erase(&self, tubelets: &mut [f32], probability: f64, rng: &mut impl Rng) {
+    pub(super) fn erase(&self, tubelets: &mut [f32], probability: f64, rng: &mut impl Rng) {
         if probability == 0.0 || !rng.random_bool(probability) {
             return;
         }
@@ -76,14 +81,14 @@ impl Geometry {
     }
 
     /// Exchanges a box of two clips.
-    pub fn swap(&self, one: &mut [f32], other: &mut [f32], area: PixelBox) {
+    pub(super) fn swap(&self, one: &mut [f32], other: &mut [f32], area: PixelBox) {
         self.each(area, |at| one[at..at + 3].swap_with_slice(&mut other[at..at + 3]));
     }
 }
 
 /// What a batch is mixed with: itself, backwards.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mix {
+pub(super) enum Mix {
     /// Nothing.
     None,
     /// Every value is this share of its own clip (Zhang et al. 2018).
@@ -94,7 +99,7 @@ pub enum Mix {
 
 impl Mix {
     /// Draws for one batch (timm's mode `batch`, as in VideoMAE).
-    pub fn draw(settings: &Settings, (height, width): (usize, usize), rng: &mut impl Rng) -> Self {
+    pub(super) fn draw(settings: &Settings, (height, width): (usize, usize), rng: &mut impl Rng) -> Self {
         let cut = match (settings.mixup > 0.0, settings.cutmix > 0.0) {
             (false, false) => return Self::None,
             (true, true) => rng.random_bool(settings.cutmix_share),
@@ -114,7 +119,7 @@ impl Mix {
     }
 
     /// The share of its own clip that each mixed clip keeps.
-    pub fn kept(self, (height, width): (usize, usize)) -> f64 {
+    pub(super) fn kept(self, (height, width): (usize, usize)) -> f64 {
         match self {
             Self::None => 1.0,
             Self::Mixup(share) => share,
@@ -123,7 +128,7 @@ impl Mix {
     }
 
     /// Mixes every clip with the one at its place from the end: in place, for a batch of clips is large.
-    pub fn apply(self, clips: &mut [Vec<f32>], geometry: &Geometry) {
+    pub(super) fn apply(self, clips: &mut [Vec<f32>], geometry: &Geometry) {
         let odd = clips.len() % 2 == 1;
         let (front, back) = clips.split_at_mut(clips.len() / 2);
         for (clip, other) in front.iter_mut().zip(back.iter_mut().rev()) {
@@ -158,7 +163,7 @@ impl Mix {
 }
 
 /// Targets `[B, classes]`: the classes of each clip and of the one it is mixed with, smoothed (timm's `mixup_target`).
-pub fn targets(labels: &[u32], classes: usize, kept: f64, smoothing: f64) -> Vec<f32> {
+pub(super) fn targets(labels: &[u32], classes: usize, kept: f64, smoothing: f64) -> Vec<f32> {
     let off = smoothing / classes as f64;
     let on = 1.0 - smoothing;
     let mut targets = vec![off as f32; labels.len() * classes];

@@ -9,6 +9,7 @@ mod augment;
 mod settings;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -18,10 +19,11 @@ use tgm_data::loader::{EvalLoader, Sample};
 use tgm_mae::{Checkpoint, Classifier, DropPath, Encoder, MaeConfig};
 use tgm_ops::{AdamW, AdamWConfig, Gradients, Params, log_softmax, on_worker};
 use tgm_random::Streams;
-use tgm_video::{Normalization, patchify};
+use tgm_video::patchify;
+
+use self::augment::{Geometry, Mix, targets};
 
 pub use attentive::AttentiveHead;
-pub use augment::{Geometry, Mix, PixelBox, targets};
 pub use settings::{Head, Settings};
 
 use crate::pass::{BadVideo, clip_id, stack};
@@ -78,6 +80,7 @@ impl Length {
 /// A network that learns classes.
 pub struct Learner {
     settings: Settings,
+    random_encoder: bool,
     network: Network,
     depth: usize,
     classes: usize,
@@ -137,6 +140,7 @@ impl Learner {
             AdamWConfig { beta1: 0.9, beta2: settings.beta2, eps: 1e-8, weight_decay: settings.weight_decay };
         Ok(Self {
             settings: settings.clone(),
+            random_encoder,
             network,
             depth: checkpoint.config.encoder.depth,
             classes,
@@ -168,11 +172,11 @@ impl Learner {
         self.loss
     }
 
-    /// For the record.
-    pub fn report(&self, random_encoder: bool, flip: f64) -> Report {
+    /// For the record. `flip` is the probability that the clips it has learnt were mirrored.
+    pub fn report(&self, flip: f64) -> Report {
         Report {
             settings: self.settings.clone(),
-            random_encoder,
+            random_encoder: self.random_encoder,
             flip,
             steps: self.step,
             batch_used: self.length.batch,
@@ -185,31 +189,22 @@ impl Learner {
         self.settings.base_lr * self.length.batch as f64 / 256.0
     }
 
-    /// One step on a batch of clips, `repeats` of each video. `labels` has a class per clip.
+    /// One step on a batch of clips of one size, `repeats` of each video. `labels` has a class per clip. Pixels are normalised as
+    /// each [`Sample`] says, in training as in [`Self::classify`].
     ///
     /// # Errors
-    /// [`Error::Label`] for a class that is too large; [`Error::LearnerDiverged`] when the loss is not finite.
-    pub fn learn(&mut self, samples: &[Sample], labels: &[u32], normalization: &Normalization) -> Result<()> {
-        let Some(first) = samples.first() else {
-            return Err(Error::Empty { what: "batch", missing: "rows" });
-        };
-        if let Some(at) = labels.iter().position(|&label| label as usize >= self.classes) {
-            let id = clip_id(&samples[at].path, samples[at].row);
-            return Err(Error::Label { id, label: labels[at], classes: self.classes });
-        }
-        let slots = first.grid.slots();
-        let patch = first.clip.height() / first.grid.rows();
-        let tubelet = tgm_video::TubeletShape { frames: first.clip.frames() / slots, patch };
-        let geometry = Geometry { grid: first.grid, tubelet };
-        let mut clips = samples
-            .par_iter()
-            .map(|sample| self.augmented(sample, &geometry, normalization))
-            .collect::<Result<Vec<_>>>()?;
+    /// [`Error::Empty`] without clips; [`Error::Length`] unless there is a label per clip, and all clips are of the first one's
+    /// size; [`Error::Label`] for a class that is too large; [`Error::Clip`] when a clip cannot be augmented;
+    /// [`Error::LearnerDiverged`] when the loss is not finite.
+    pub fn learn(&mut self, samples: &[Sample], labels: &[u32]) -> Result<()> {
+        let geometry = self.check_batch(samples, labels)?;
+        let mut clips =
+            samples.par_iter().map(|sample| self.augmented(sample, &geometry)).collect::<Result<Vec<_>>>()?;
         let mix = Mix::draw(&self.settings, geometry.size(), &mut self.streams.stream("mix", self.step, 0));
         mix.apply(&mut clips, &geometry);
         let kept = mix.kept(geometry.size());
         let targets = targets(labels, self.classes, kept, self.settings.label_smoothing);
-        let grads = self.gradient(&clips, &targets, first.grid.len())?;
+        let grads = self.gradient(&clips, &targets, geometry.grid.len())?;
 
         let norm = grads.norm();
         if !(self.loss.is_finite() && norm.is_finite()) {
@@ -226,18 +221,33 @@ impl Learner {
         self.follow()
     }
 
+    /// Refuses a batch unless its clips are of one size, and there is a class for each.
+    fn check_batch(&self, samples: &[Sample], labels: &[u32]) -> Result<Geometry> {
+        let first = samples.first().ok_or(Error::Empty { what: "batch", missing: "rows" })?;
+        let geometry = Geometry { grid: first.grid, tubelet: first.tubelet };
+        if labels.len() != samples.len() {
+            return Err(Error::Length { what: "labels", expected: samples.len(), got: labels.len() });
+        }
+        for (sample, &label) in samples.iter().zip(labels) {
+            if label as usize >= self.classes {
+                let id = clip_id(&sample.path, sample.row);
+                return Err(Error::Label { id, label, classes: self.classes });
+            }
+            let (expected, got) = (geometry.values(), sample.values());
+            if got != expected {
+                return Err(Error::Length { what: "a clip of the batch", expected, got });
+            }
+        }
+        Ok(geometry)
+    }
+
     /// The tubelets of a clip after RandAugment and erasing.
-    fn augmented(
-        &self,
-        sample: &Sample,
-        geometry: &Geometry,
-        normalization: &Normalization,
-    ) -> Result<Vec<f32>> {
+    fn augmented(&self, sample: &Sample, geometry: &Geometry) -> Result<Vec<f32>> {
         let stream = |purpose| self.streams.stream(purpose, sample.epoch, sample.number);
         let mut tubelets = match &self.settings.rand_augment {
             Some(augment) => {
                 let clip = augment.apply(&sample.clip, &mut stream("rand-augment"))?;
-                patchify(&clip, geometry.tubelet, normalization)?
+                patchify(&clip, sample.tubelet, &sample.normalization)?
             }
             None => sample.tubelets()?,
         };
@@ -438,6 +448,19 @@ impl Learner {
         // What is in memory at once changes no result beyond rounding: a machine with less of it may go on.
         let settings = Settings { micro_batch: 1, recompute: false, ..self.settings.clone() };
         format!("{settings:?} {length:?} {classes} {} {encoder} {data}", self.streams.seed())
+    }
+}
+
+impl fmt::Debug for Learner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learner")
+            .field("settings", &self.settings)
+            .field("random_encoder", &self.random_encoder)
+            .field("classes", &self.classes)
+            .field("length", &self.length)
+            .field("step", &self.step)
+            .field("loss", &self.loss)
+            .finish_non_exhaustive()
     }
 }
 

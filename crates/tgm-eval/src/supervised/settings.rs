@@ -349,6 +349,8 @@ mod tests {
             (Settings { drop_path: 1.0, ..Settings::finetune() }, "drop_path"),
             (Settings { warmup_epochs: 50.0, ..Settings::finetune() }, "warmup_epochs"),
             (Settings { mixup: 1e-7, ..Settings::finetune() }, "mixup"),
+            (Settings { erase: 1.5, ..Settings::finetune() }, "erase"),
+            (Settings { cutmix_share: -0.1, ..Settings::finetune() }, "cutmix_share"),
             (Settings { base_lr: f64::NAN, ..Settings::finetune() }, "base_lr"),
         ] {
             assert!(matches!(settings.check(), Err(Error::Setting { name: found, .. }) if found == name));

@@ -63,7 +63,7 @@ pub struct BlockParams {
 /// operations, in f32. Without a backward pass, the fused one also takes parameters in bfloat16.
 ///
 /// # Errors
-/// When shapes do not fit, or a backward pass is wanted through an activation that has none.
+/// When shapes do not fit, a dimension is 0, or a backward pass is wanted through an activation that has none.
 pub fn block(x: &Tensor, params: &BlockParams, compute: Compute) -> Result<Tensor> {
     block_tail(x, params, x.dims3()?.1, compute)
 }
@@ -206,8 +206,11 @@ impl Sizes {
         let (mlp, heads) = (params.fc1[0].dims2()?.0, params.heads);
         let vectors = [(&params.norm1, dim), (&params.norm2, dim)];
         let layers = [(&params.proj, dim, dim), (&params.fc1, mlp, dim), (&params.fc2, dim, mlp)];
+        // An empty batch too: the gradients of weights are sums over rows.
         let fits = heads > 0
             && dim % heads == 0
+            && x.elem_count() > 0
+            && mlp > 0
             && params.qkv.dims() == [3 * dim, dim]
             && params.qkv_bias.as_ref().is_none_or(|b| b.dims() == [3 * dim])
             && vectors.iter().all(|(p, n)| p.iter().all(|p| p.dims() == [*n]))

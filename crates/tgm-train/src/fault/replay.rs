@@ -88,8 +88,8 @@ fn micro_batches(mut tensors: HashMap<String, Tensor>, fault: &Fault) -> Result<
             break;
         };
         let texts = take("texts");
-        let clips = tubelets.dims3()?.0;
-        let split = TokenSplit::from_indices(visible, targets)?;
+        let (clips, tokens, _) = tubelets.dims3()?;
+        let split = TokenSplit::from_indices(visible, targets, tokens)?;
         let captions: Vec<String> = captions.by_ref().take(clips).collect();
         batch.push(MicroBatch { tubelets, split, texts, captions });
     }
@@ -104,7 +104,8 @@ fn per_clip(joint: &Joint, batch: &[MicroBatch]) -> Result<Vec<f64>> {
     for micro in batch {
         for clip in 0..micro.captions.len() {
             let one = |tensor: &Tensor| tensor.narrow(0, clip, 1)?.contiguous();
-            let split = TokenSplit::from_indices(one(micro.split.visible())?, one(micro.split.targets())?)?;
+            let (visible, targets) = (one(micro.split.visible())?, one(micro.split.targets())?);
+            let split = TokenSplit::from_indices(visible, targets, micro.split.tubelets())?;
             let out = joint.mae.forward(&one(&micro.tubelets)?, &split)?;
             losses.push(f64::from(out.loss.to_scalar::<f32>()?));
         }

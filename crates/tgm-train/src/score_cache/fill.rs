@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use tgm_clip::cache::{CacheKey, CacheSpec, Maps, ScoreCache};
 use tgm_clip::{ClipModel, Frames, Resample, ScoreOptions};
-use tgm_data::loader::{ClipError, Subset};
+use tgm_data::loader::{RowError, Subset};
 use tgm_data::manifest::Row;
 use tgm_video::{Frame, ReadOptions};
 
@@ -238,7 +238,7 @@ impl Todo<'_> {
         video: &mut RowVideo,
         every: usize,
         score: &dyn Fn(Vec<Frame>) -> Result<Found, Failure>,
-    ) -> Result<Result<Found, Failure>, ClipError> {
+    ) -> Result<Result<Found, Failure>, RowError> {
         let mut all = Found { times: Vec::new(), scores: vec![Vec::new(); self.captions.len()] };
         let numbers: Vec<usize> = video.frames.clone().step_by(every.max(1)).collect();
         for numbers in numbers.chunks(FRAMES_AT_ONCE) {

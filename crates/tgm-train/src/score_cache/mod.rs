@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use tgm_clip::cache::{CacheKey, CacheSpec, Maps, Region, ScoreCache};
-use tgm_clip::{ClipModel, Resample, slots};
+use tgm_clip::{ClipModel, Resample};
 use tgm_data::loader::{Sample, Subset};
 use tgm_data::manifest::Row;
 use tgm_masking::ScoreMap;
@@ -80,8 +80,7 @@ pub fn through_crop(sample: &Sample, maps: &Maps) -> Result<ScoreMap> {
     let scores = maps
         .crop(&region(sample), sample.flipped, (grid.rows(), grid.cols()), sample.clip.times())
         .with_context(|| sample.path.clone())?;
-    let scores = slots(&scores, grid.cells(), sample.clip.frames() / grid.slots())?;
-    Ok(ScoreMap::new(grid, scores)?)
+    Ok(ScoreMap::from_frames(grid, sample.clip.frames() / grid.slots(), &scores)?)
 }
 
 /// Which part of the frame a clip shows.

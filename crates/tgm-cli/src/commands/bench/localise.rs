@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use rayon::prelude::*;
-use tgm_clip::{ClipModel, Frames, ScoreOptions, slots};
+use tgm_clip::{ClipModel, Frames, ScoreOptions};
 use tgm_data::loader::{ClipConfig, EvalLoader, LoaderConfig, MotionSource, Sample};
 use tgm_data::manifest::Manifest;
 use tgm_data::synth::{Setting, Truth, WorldConfig, read_truth};
@@ -202,8 +202,7 @@ impl Scene {
                 let frames = Frames::new(pixels.data(), pixels.height(), pixels.width())?;
                 let all = clip.score_each(frames, &texts, (grid.rows(), grid.cols()), &options)?;
                 let each = all.iter().map(|scores| {
-                    let scores = slots(scores, grid.cells(), pixels.frames() / grid.slots())?;
-                    let scores = ScoreMap::new(grid, scores)?;
+                    let scores = ScoreMap::from_frames(grid, pixels.frames() / grid.slots(), scores)?;
                     let value = |i: usize| f64::from(scores.values()[i]);
                     self.found(method, &Cues::from_scores(&scores), Some(&value), seed, number)
                 });

@@ -9,11 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use tgm_clip::{ClipModel, ModelSource, PatchFeatures};
 use tgm_contrastive::{ContrastiveConfig, ContrastiveHead};
 use tgm_group::Group;
-use tgm_mae::{Checkpoint, TokenSplit, VideoMae, tubelets_from_pixels};
+use tgm_mae::{Checkpoint, TokenSplit, tubelets_from_pixels};
 use tgm_ops::{AdamW, AdamWConfig, Compute, Gradients, Keep, Params, Precision};
-use tgm_random::Streams;
 use tgm_train::environment::peak_memory_mib;
-use tgm_train::model_io;
 use tgm_train::step::{Joint, MicroBatch};
 
 use super::turns::{Kind, Spec};
@@ -63,11 +61,10 @@ pub(super) fn run(args: Args) -> Result<()> {
 fn step(spec: &Spec) -> Result<Work> {
     let checkpoint = Checkpoint::open(Path::new(&spec.model), None)?;
     let input = StoredTensors::read(Path::new(&spec.input))?;
-    let mut params = Params::new(Streams::new(0), &Device::Cpu);
     let keep = if spec.recompute { Keep::Inputs } else { Keep::Activations };
     let compute = Compute { precision: spec.precision, keep };
-    let mae = VideoMae::new(&checkpoint.config, &mut params)?.with_compute(compute);
-    checkpoint.fill(&params)?;
+    let (mae, mut params) = checkpoint.model_with_params(&Device::Cpu)?;
+    let mae = mae.with_compute(compute);
     let config = checkpoint.config.clone();
     // As large as the model: freed before the optimiser's state takes its place.
     drop(checkpoint);
@@ -110,7 +107,7 @@ fn set(params: &Params, name: &str, value: &Tensor) -> Result<()> {
 fn features(spec: &Spec) -> Result<Work> {
     let checkpoint = Checkpoint::open(Path::new(&spec.model), None)?;
     let input = StoredTensors::read(Path::new(&spec.input))?;
-    let encoder = model_io::encoder(&checkpoint)?.with_compute(Compute::inference(spec.precision));
+    let encoder = checkpoint.encoder(&Device::Cpu)?.with_compute(Compute::inference(spec.precision));
     let tubelets = tubelets_from_pixels(&checkpoint.config, input.get("pixel_values")?)?;
     Ok(Box::new(move || root_mean_square(&encoder.forward_all(&tubelets)?.detach().mean(1)?)))
 }
