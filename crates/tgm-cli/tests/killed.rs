@@ -157,9 +157,10 @@ fn a_second_ctrl_c_leaves_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = unlabelled(dir.path());
     let out = dir.path().join("run");
-    // A step of a larger model takes seconds: time enough for two signals.
+    // A step of so many clips takes seconds: time enough for two signals, on a busy machine too.
     let mut arguments = vec!["pretrain", "--data", text(&manifest), "--out", text(&out), "--steps", "50"];
-    arguments.extend(["--masking", "tube", "--contrastive", "off", "--set", "train.batch=64"]);
+    arguments.extend(["--masking", "tube", "--contrastive", "off"]);
+    arguments.extend(["--set", "train.batch=384", "--set", "train.micro_batch=64"]);
     let mut child = command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for_more_than(0, &out);
     signal(&child, "-INT");

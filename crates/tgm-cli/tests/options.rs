@@ -29,6 +29,21 @@ fn a_setting_of_the_masking_holds_beside_the_option_that_names_it() {
     assert!(error.contains("--masking tube") && error.contains("different strategies"), "{error}");
 }
 
+/// The option won, whatever the setting was.
+#[test]
+fn an_option_beside_a_setting_of_the_same_key_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (option, value, setting) in [
+        ("--masking", "tube", "masking.kind=random"),
+        ("--contrastive", "off", "contrastive.enabled=true"),
+        ("--steps", "1", "schedule.stop_at=2"),
+    ] {
+        let options = [option, value, "--set", setting];
+        let error = fails(2, &tiny(&world(), &dir.path().join("run"), &options));
+        assert!(error.contains(option) && error.contains("give one of them"), "{error}");
+    }
+}
+
 #[test]
 fn a_run_goes_on_from_another_folder_although_its_paths_were_given_from_where_it_began() {
     let dir = tempfile::tempdir().unwrap();

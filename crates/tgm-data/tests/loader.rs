@@ -253,7 +253,7 @@ fn a_bad_video_is_replaced_and_reported() {
     let mut loader = loader(&data, &config, 0);
     loader.by_ref().take(9).for_each(drop);
     let stats = loader.stats();
-    assert_eq!((stats.bad, stats.tried), (skipped.len() as u64, 45 + skipped.len() as u64));
+    assert_eq!((stats.bad, stats.tried), (3, 9), "a video counts once, however often it is drawn");
     assert!(stats.waited > Duration::ZERO);
 }
 
@@ -264,7 +264,7 @@ fn too_many_bad_videos_stop_training_with_the_reasons() {
     let config = LoaderConfig { max_bad_share: 0.3, ..workers(2) };
     let results: Vec<_> = loader(&data, &config, 0).take(100).collect();
     let error = results.last().unwrap().as_ref().unwrap_err();
-    assert!(matches!(error, LoaderError::TooManyBad { tried: 64.., .. }), "{error}");
+    assert!(matches!(error, LoaderError::TooManyBad { bad: 2, tried: 4, .. }), "{error}");
     let text = error.to_string();
     for part in ["× not a readable video", "as broken.mp4", "as absent.mp4", "max_bad_share", "(now 0.3)"] {
         assert!(text.contains(part), "{text}");

@@ -229,6 +229,7 @@ fn reachable(address: SocketAddr) -> String {
 
 /// The configuration, and the folder of the run when it exists already.
 fn prepare(args: &Args, folder: &Path) -> Result<(Config, Option<RunDir>)> {
+    refuse_twice(args)?;
     let existing = match RunDir::open(folder) {
         Ok(run) if args.resume || args.auto_resume => Some(run),
         Err(error) if args.resume => return Err(error),
@@ -257,6 +258,25 @@ fn prepare(args: &Args, folder: &Path) -> Result<(Config, Option<RunDir>)> {
     anchor(&mut stored)?;
     refuse_changes(folder, &stored, &config, args.allow_changes)?;
     Ok((config, Some(run)))
+}
+
+/// Refuses an option beside a setting of the same key: one of them would be passed over in silence.
+fn refuse_twice(args: &Args) -> Result<(), ConfigError> {
+    let options = [
+        ("--masking", "masking.kind", args.masking.is_some()),
+        ("--contrastive", "contrastive.enabled", args.contrastive.is_some()),
+        ("--data", "data.manifest", args.data.is_some()),
+        ("--steps", "schedule.stop_at", args.steps.is_some()),
+        ("--init", "model.init", args.init.is_some()),
+    ];
+    let is_set =
+        |key| args.settings.iter().any(|setting| setting.split('=').next().unwrap_or_default().trim() == key);
+    match options.into_iter().find(|(_, key, given)| *given && is_set(*key)) {
+        Some((option, key, _)) => {
+            Err(ConfigError(format!("{option} and --set {key} say the same; give one of them")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What `load` makes of the settings, with `--masking` between the configuration and them.

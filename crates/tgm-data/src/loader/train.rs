@@ -1,6 +1,6 @@
 //! Training batches without end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +29,11 @@ pub struct TrainLoader {
     batches: Batches,
     /// The number of the next batch among those that this loader makes.
     next: u64,
-    tried: u64,
-    bad: u64,
+    /// Rows that were drawn, each as often as it was.
+    drawn: usize,
+    /// The rows that were tried, and those of them that are bad.
+    tried: HashSet<u32>,
+    bad: HashSet<u32>,
     reasons: HashMap<String, (u64, String)>,
     max_bad_share: f64,
     failed: bool,
@@ -91,8 +94,8 @@ impl Batches {
     }
 }
 
-/// A share of bad videos says little before this many were tried.
-const TRIED_ENOUGH: u64 = 64;
+/// A share of bad videos says little before this many were drawn.
+const DRAWN_ENOUGH: usize = 64;
 
 /// What became of one clip: none if all candidates were bad.
 struct Outcome {
@@ -105,7 +108,7 @@ struct Outcome {
 pub struct LoaderStats {
     /// How long the consumer has waited for data.
     pub waited: Duration,
-    /// Videos that were tried.
+    /// Videos that were tried, each counted once.
     pub tried: u64,
     /// Of them, bad ones.
     pub bad: u64,
@@ -151,8 +154,9 @@ impl TrainLoader {
                 .map_err(LoaderError::Threads)?,
             batches,
             next: start,
-            tried: 0,
-            bad: 0,
+            drawn: 0,
+            tried: HashSet::new(),
+            bad: HashSet::new(),
             reasons: HashMap::new(),
             max_bad_share: loader.max_bad_share,
             failed: false,
@@ -186,18 +190,22 @@ impl TrainLoader {
                 let reasons = worst(&count(skipped.iter()));
                 return Err(LoaderError::NoReplacement { tried: skipped.len(), reasons });
             };
-            self.tried += 1 + skipped.len() as u64;
-            self.bad += skipped.len() as u64;
+            self.drawn += 1 + skipped.len();
+            self.tried.insert(sample.row);
+            self.tried.extend(skipped.iter().map(|skip| skip.row));
             batch.samples.push(sample);
             batch.skipped.extend(skipped);
         }
-        for (reason, (times, path)) in count(batch.skipped.iter()) {
+        // A video is bad once, however often it was drawn.
+        let new = batch.skipped.iter().filter(|skip| self.bad.insert(skip.row));
+        for (reason, (times, path)) in count(new) {
             self.reasons.entry(reason).or_insert((0, path)).0 += times;
         }
-        if self.tried >= TRIED_ENOUGH && self.bad as f64 > self.max_bad_share * self.tried as f64 {
+        let (tried, bad) = (self.tried.len(), self.bad.len());
+        if self.drawn >= DRAWN_ENOUGH && bad as f64 > self.max_bad_share * tried as f64 {
             return Err(LoaderError::TooManyBad {
-                bad: self.bad,
-                tried: self.tried,
+                bad: bad as u64,
+                tried: tried as u64,
                 limit: self.max_bad_share,
                 reasons: worst(&self.reasons),
             });
@@ -208,7 +216,7 @@ impl TrainLoader {
 
     /// How the loader has fared since it started.
     pub fn stats(&self) -> LoaderStats {
-        LoaderStats { waited: self.pool.waited(), tried: self.tried, bad: self.bad }
+        LoaderStats { waited: self.pool.waited(), tried: self.tried.len() as u64, bad: self.bad.len() as u64 }
     }
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tgm_data::index_store::{IndexStore, IndexWriter};
 use tgm_data::manifest::{Manifest, ManifestError, write_manifest};
 use tgm_data::survey::{Depth, FileReport, examine, identity, row_problem};
+use tgm_train::config::ConfigError;
 use tgm_train::progress::Progress;
 use tgm_video::{FrameIndex, ReadOptions, VideoFile, VideoReader, scanner_version};
 
@@ -96,6 +97,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         max_seconds: args.max_seconds,
         ..ReadOptions::default()
     };
+    options.validate().map_err(|error| ConfigError(error.to_string()))?;
     let record = with_suffix(manifest.file(), "check.jsonl");
     let (reports, indices) = survey(&manifest, &record, &options, depth, args.fresh)?;
 

@@ -67,6 +67,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let settings = CopySettings { short_side: args.short_side, gop: args.gop, crf: args.crf };
     settings.validate()?;
     let options = ReadOptions { max_seconds: args.max_seconds, ..ReadOptions::default() };
+    options.validate().map_err(|error| ConfigError(error.to_string()))?;
     let manifest = args.data.load()?;
     let files: BTreeMap<&str, VideoFile> = manifest.rows().map(|row| (row.path(), row.video())).collect();
     let files: Vec<(&str, VideoFile, PathBuf)> = files
