@@ -29,6 +29,16 @@ fn a_setting_of_the_masking_holds_beside_the_option_that_names_it() {
     assert!(error.contains("--masking tube") && error.contains("different strategies"), "{error}");
 }
 
+#[test]
+fn a_run_that_ends_within_its_warm_up_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, steps| {
+        let options = ["--masking", "tube", "--contrastive", "off", "--steps", steps];
+        stderr(&tgm(&tiny(&world(), &dir.path().join(name), &options)))
+    };
+    assert!(run("a", "2").contains("within its warm-up of 2") && !run("b", "3").contains("warm-up of 2:"));
+}
+
 /// The option won, whatever the setting was.
 #[test]
 fn an_option_beside_a_setting_of_the_same_key_is_refused() {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tgm_data::loader::MotionSource;
 use tgm_group::Host;
 use tgm_masking::{Masking, MotionBoxConfig, MotionWarpConfig, TextConfig};
-use tgm_train::config::{self, Config, ConfigError, Plan, TextView};
+use tgm_train::config::{self, Config, ConfigError, Length, Plan, TextView};
 use tgm_train::model_io::random_encoder;
 use tgm_train::probe::{LabelledClips, Row, compare};
 use tgm_train::progress::say;
@@ -29,7 +29,8 @@ Examples:
   tgm pretrain --data clips/ --masking tube --contrastive off --set masking.ratio=0.75   the demo's small model on your own clips
   tgm pretrain --config tgm-base --data k400.csv        the paper's setting
   tgm pretrain --data clips.csv --masking motion --contrastive off --set train.batch=16
-  tgm pretrain --config videomae-base --init videomae-base/ --data clips.csv --steps 2000 --set schedule.length=2000   go on from published weights
+  tgm pretrain --config videomae-base --init videomae-base/ --data clips.csv --set train.batch=64 --set schedule.unit=steps \
+      --set schedule.length=2000 --set schedule.warmup=100   go on from published weights
   tgm pretrain --config tgm-base --data k400.csv --dry-run   memory, time and data, checked beforehand
   tgm pretrain --out runs/demo --resume                 go on where a run was stopped
   tgm pretrain --out runs/demo --auto-resume            start or go on: one command for a scheduler to repeat
@@ -206,6 +207,14 @@ fn begin(args: &Args, host: Option<Host>, config: Config, run: RunDir, start: St
     say(&trainer.describe());
     if let Some(shortage) = trainer.memory_shortage() {
         tracing::warn!("{shortage}");
+    }
+    let Length { stop, warmup, .. } = trainer.plan().length;
+    if stop <= warmup {
+        tracing::warn!(
+            "the run stops after {stop} steps, within its warm-up of {warmup}: for a shorter schedule, give --set schedule.unit=steps \
+             --set schedule.length={stop} --set schedule.warmup={}",
+            stop / 10
+        );
     }
     let (Some(processes), Some(host)) = (args.processes, host) else { return Ok(trainer) };
     if processes > 1 {
