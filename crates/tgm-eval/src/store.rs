@@ -67,8 +67,11 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::OtherFeatures`] when the interrupted file was made with other data or another encoder; [`Error::Store`] when
-    /// a file cannot be read or written.
+    /// a file cannot be read or written; [`Error::Empty`] for features of no values.
     pub fn open(path: &Path, about: About) -> Result<Self> {
+        if about.values() == 0 {
+            return Err(Error::Empty { what: "features", missing: "values: views, crops or dim is 0" });
+        }
         let journal = journal(path);
         let failed = |source| Error::Store { file: journal.clone(), source };
         let header = serde_json::to_string(&about).map_err(|e| failed(e.into()))? + "\n";
@@ -276,6 +279,17 @@ mod tests {
 
     fn row(of: u32) -> Vec<f32> {
         (0..6).map(|i| (of * 10 + i) as f32).collect()
+    }
+
+    /// Records of no bytes were divided by.
+    #[test]
+    fn features_of_no_values_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("features.safetensors");
+        for about in [About { dim: 0, ..about("e") }, About { views: (0, 1), ..about("e") }] {
+            assert!(matches!(Writer::open(&path, about), Err(Error::Empty { .. })));
+        }
+        assert!(!journal(&path).exists());
     }
 
     #[test]
