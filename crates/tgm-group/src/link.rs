@@ -53,8 +53,6 @@ impl Link {
     /// A connection to a neighbour.
     pub fn new(neighbour: Neighbour, stream: TcpStream) -> Result<Self, GroupError> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(None)?;
-        stream.set_write_timeout(None)?;
         let receive = Receive { neighbour, stream: stream.try_clone()? };
         let send = Send { neighbour, stream: BufWriter::with_capacity(1 << 16, stream) };
         Ok(Self { receive, send })

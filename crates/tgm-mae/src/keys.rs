@@ -306,24 +306,13 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Classifier, Encoder, VideoMae};
-    use candle_core::Device;
-    use tgm_ops::Params;
-    use tgm_random::Streams;
+    use crate::shapes::defined;
 
     const LAYOUTS: [KeyLayout; 4] =
         [KeyLayout::Native, KeyLayout::HuggingFace, KeyLayout::HuggingFaceLegacy, KeyLayout::Original];
 
     fn weights(config: &MaeConfig, kind: CheckpointKind) -> BTreeMap<String, Tensor> {
-        let mut params = Params::new(Streams::new(3), &Device::Cpu);
-        match kind {
-            CheckpointKind::Pretraining => drop(VideoMae::new(config, &mut params).unwrap()),
-            CheckpointKind::Encoder => drop(Encoder::new(config, &mut params).unwrap()),
-            CheckpointKind::Classification { classes } => {
-                drop(Classifier::new(config, classes, &mut params).unwrap())
-            }
-        }
-        params.snapshot().unwrap()
+        defined(config, kind, 3).snapshot().unwrap()
     }
 
     #[test]

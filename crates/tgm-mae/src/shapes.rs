@@ -68,14 +68,24 @@ impl Shapes {
     }
 }
 
+/// The parameters of a model of this kind, as the model itself defines them.
+#[cfg(test)]
+pub(crate) fn defined(config: &MaeConfig, kind: CheckpointKind, seed: u64) -> tgm_ops::Params {
+    use crate::{Classifier, Encoder, VideoMae};
+    let mut params = tgm_ops::Params::new(tgm_random::Streams::new(seed), &candle_core::Device::Cpu);
+    match kind {
+        CheckpointKind::Pretraining => drop(VideoMae::new(config, &mut params).unwrap()),
+        CheckpointKind::Encoder => drop(Encoder::new(config, &mut params).unwrap()),
+        CheckpointKind::Classification { classes } => {
+            drop(Classifier::new(config, classes, &mut params).unwrap())
+        }
+    }
+    params
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-    use tgm_ops::Params;
-    use tgm_random::Streams;
-
     use super::*;
-    use crate::{Classifier, Encoder, VideoMae};
 
     #[test]
     fn the_shapes_are_those_of_the_models() {
@@ -88,14 +98,7 @@ mod tests {
             for (qv_bias, final_norm) in [(true, true), (false, false)] {
                 let encoder = TransformerConfig { mlp: 40, ..TransformerConfig::new(24, 2, 3) };
                 let config = MaeConfig { encoder, qv_bias, final_norm, ..MaeConfig::micro() };
-                let mut params = Params::new(Streams::new(0), &Device::Cpu);
-                match kind {
-                    CheckpointKind::Pretraining => drop(VideoMae::new(&config, &mut params).unwrap()),
-                    CheckpointKind::Encoder => drop(Encoder::new(&config, &mut params).unwrap()),
-                    CheckpointKind::Classification { classes } => {
-                        drop(Classifier::new(&config, classes, &mut params).unwrap())
-                    }
-                }
+                let params = defined(&config, kind, 0);
                 let defined = params.iter().map(|(name, var)| (name.to_string(), var.dims().to_vec()));
                 assert_eq!(shapes(&config, kind), defined.collect(), "{kind:?}");
             }

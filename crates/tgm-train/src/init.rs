@@ -21,20 +21,20 @@ const NAMED: usize = 3;
 pub fn start_from(params: &Params, path: &Path) -> Result<String> {
     let checkpoint = model_io::open(path)?;
     let theirs = checkpoint.weights();
-    let unlike = |encoder: bool| -> Vec<String> {
+    let misfits = |encoder: bool| -> Vec<String> {
         let ours = params.iter().filter(|(name, _)| {
             !name.starts_with(ContrastiveHead::PREFIX) && name.starts_with(ENCODER) == encoder
         });
-        ours.filter_map(|(name, var)| unlike(name, var.dims(), theirs.get(name))).collect()
+        ours.filter_map(|(name, var)| misfit(name, var.dims(), theirs.get(name))).collect()
     };
-    let wrong = unlike(true);
+    let wrong = misfits(true);
     ensure!(
         wrong.is_empty(),
         "{}: its encoder is not of this model's size ({}); choose the same with --config, or --set model.preset=NAME",
         path.display(),
         wrong[..wrong.len().min(NAMED)].join(", ")
     );
-    let whole = unlike(false).is_empty();
+    let whole = misfits(false).is_empty();
     let mut weights: BTreeMap<String, Tensor> = params.snapshot()?;
     for (name, tensor) in theirs {
         if weights.contains_key(name) && (whole || name.starts_with(ENCODER)) {
@@ -49,7 +49,7 @@ pub fn start_from(params: &Params, path: &Path) -> Result<String> {
 const ENCODER: &str = "encoder.";
 
 /// What is wrong with their tensor of this name, if anything.
-fn unlike(name: &str, dims: &[usize], theirs: Option<&Tensor>) -> Option<String> {
+fn misfit(name: &str, dims: &[usize], theirs: Option<&Tensor>) -> Option<String> {
     match theirs {
         None => Some(format!("no {name}")),
         Some(tensor) if tensor.dims() != dims => {

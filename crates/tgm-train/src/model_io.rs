@@ -20,13 +20,16 @@ use crate::run_dir::RunDir;
 /// When there is none, or a run's is damaged.
 pub fn open(path: &Path) -> Result<Checkpoint> {
     let path = match RunDir::open(path) {
+        // Compares its files with their checksums.
         Ok(run) => newest(&run.checkpoints())?
             .with_context(|| format!("{}: this run has no checkpoint yet", path.display()))?,
-        Err(_) => path.to_path_buf(),
+        Err(_) => {
+            if checkpoint::is_of_a_run(path) {
+                checkpoint::check(path)?;
+            }
+            path.to_path_buf()
+        }
     };
-    if checkpoint::is_of_a_run(&path) {
-        checkpoint::check(&path)?;
-    }
     Ok(Checkpoint::open(&path, None)?)
 }
 

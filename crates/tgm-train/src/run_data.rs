@@ -51,6 +51,21 @@ pub fn subset(manifest: &Arc<Manifest>, split: &str) -> Result<Subset> {
     Ok(Subset::split(manifest, split)?)
 }
 
+/// The rows of a split that was asked for by name, or all rows.
+///
+/// # Errors
+/// When the manifest does not have the split, or no splits at all.
+pub fn chosen(manifest: &Arc<Manifest>, split: Option<&str>) -> Result<Subset> {
+    match split {
+        None => Ok(Subset::all(manifest)),
+        Some(split) if manifest.split_names().is_empty() => {
+            let file = manifest.file().display();
+            Err(ConfigError(format!("--split {split}: {file} has no splits; leave it out")).into())
+        }
+        Some(split) => subset(manifest, split),
+    }
+}
+
 /// Looks whether the videos are there, before hours are spent: says how many are not, and fails when more are missing than
 /// a run may replace.
 ///

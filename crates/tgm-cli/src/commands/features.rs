@@ -11,10 +11,9 @@ use tgm_eval::pass::encode;
 use tgm_eval::store::{About, Digest, Entry, Writer};
 use tgm_ops::Params;
 use tgm_ops::Pooling;
-use tgm_train::config::ConfigError;
 use tgm_train::model_io;
 use tgm_train::progress::Progress;
-use tgm_train::run_data::{load_manifest, subset};
+use tgm_train::run_data::{chosen, load_manifest};
 
 use crate::evaluation::data::rows_digest;
 
@@ -79,14 +78,7 @@ struct Output<'a> {
 pub(super) fn run(args: Args) -> Result<()> {
     let checkpoint = model_io::open(&args.checkpoint)?;
     let manifest = load_manifest(&args.data, args.allow_outside)?;
-    let data = match &args.split {
-        Some(split) if manifest.split_names().is_empty() => {
-            let file = args.data.display();
-            return Err(ConfigError(format!("--split {split}: {file} has no splits; leave it out")).into());
-        }
-        Some(split) => subset(&manifest, split)?,
-        None => Subset::all(&manifest),
-    };
+    let data = chosen(&manifest, args.split.as_deref())?;
     let clip = ClipConfig { motion: MotionSource::None, ..model_io::clip_config(&checkpoint, args.stride)? };
     let views = TestViews { views: args.views, crops: args.crops };
     let (encoder, params) = checkpoint.encoder_with_params(&Device::Cpu)?;

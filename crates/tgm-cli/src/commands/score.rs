@@ -6,10 +6,9 @@ use anyhow::Result;
 use candle_core::Device;
 use clap::ValueEnum;
 use tgm_clip::{Resample, ScoreOptions};
-use tgm_data::loader::Subset;
 use tgm_train::config::{ConfigError, TextConfig};
 use tgm_train::guidance::load_clip;
-use tgm_train::run_data::{load_manifest, subset};
+use tgm_train::run_data::{chosen, load_manifest};
 use tgm_train::score_cache::{Filled, Rules, fill};
 
 use super::patch_features::FeaturesName;
@@ -75,10 +74,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     let manifest = load_manifest(&args.data, args.allow_outside)?;
     manifest.require("caption")?;
-    let data = match &args.split {
-        Some(split) => subset(&manifest, split)?,
-        None => Subset::new(manifest.clone(), (0..manifest.len() as u32).collect())?,
-    };
+    let data = chosen(&manifest, args.split.as_deref())?;
     let clip = load_clip(&text, &Device::Cpu)?;
     let filled = fill(&data, &clip, &rules, &args.out)?;
     print(&filled);

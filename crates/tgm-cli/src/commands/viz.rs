@@ -15,7 +15,7 @@ use tgm_train::config::{self, Config, ConfigError, TextConfig, TextView};
 use tgm_train::guidance::load_clip;
 use tgm_train::model_io::{self, ONE_VIEW};
 use tgm_train::progress::Progress;
-use tgm_train::run_data::{load_manifest, subset};
+use tgm_train::run_data::{chosen, load_manifest};
 use tgm_video::{Crop, Sampling, TubeletShape};
 
 use super::patch_features::FeaturesName;
@@ -142,10 +142,7 @@ impl Args {
     fn clips(&self) -> Result<Subset> {
         let Some(manifest) = &self.data else { return self.videos() };
         let manifest = load_manifest(manifest, self.allow_outside)?;
-        let all = match &self.split {
-            Some(split) => subset(&manifest, split)?,
-            None => Subset::new(manifest.clone(), (0..manifest.len() as u32).collect())?,
-        };
+        let all = chosen(&manifest, self.split.as_deref())?;
         let (rows, count) = (all.rows(), self.count.clamp(1, all.rows().len()));
         let chosen = (0..count).map(|i| rows[i * rows.len() / count]).collect();
         Ok(Subset::new(manifest.clone(), chosen)?)
@@ -177,7 +174,7 @@ impl Args {
         let manifest = write_manifest(&file, records).and_then(|()| Manifest::load_with(&file, &options));
         // It has been read, or never will be.
         let _ = std::fs::remove_file(&file);
-        Ok(Subset::new(Arc::new(manifest?), (0..videos as u32).collect())?)
+        Ok(Subset::all(&Arc::new(manifest?)))
     }
 
     fn clip_config(&self) -> ClipConfig {

@@ -72,7 +72,7 @@ pub(super) fn check_candidates(setting: &'static str, candidates: &[f64], held_o
 
 /// The best of `candidates`: the one given if there is one, else by training on a part of train with `fit`.
 ///
-/// Equally good values: the one given first.
+/// Equally good values: the one given first. The recipe's own check has been through [`check_candidates`].
 pub(super) fn select(
     setting: &'static str,
     candidates: &[f64],
@@ -81,7 +81,6 @@ pub(super) fn select(
     streams: &Streams,
     fit: impl Fn(f64, &[usize]) -> Result<Probe> + Sync,
 ) -> Result<(f64, Option<Selection>)> {
-    check_candidates(setting, candidates, held_out)?;
     if let [only] = candidates {
         return Ok((*only, None));
     }

@@ -17,7 +17,7 @@ use tgm_train::config::TextConfig;
 use tgm_train::guidance::load_clip;
 use tgm_train::model_io::ONE_VIEW;
 use tgm_train::progress::Progress;
-use tgm_train::run_data::subset;
+use tgm_train::run_data::{chosen, subset};
 use tgm_video::{Crop, Sampling, TubeletShape};
 
 use super::record::{Record, Row};
@@ -327,10 +327,7 @@ const ENERGY_BARS: [(f64, f64); 2] = [(0.75, 0.9), (0.25, 0.55)];
 
 fn energy_rows(manifest: &std::path::Path, args: &Args) -> Result<Vec<Row>> {
     let manifest = Arc::new(Manifest::load(manifest)?);
-    let data = match &args.split {
-        Some(split) => subset(&manifest, split)?,
-        None => tgm_data::loader::Subset::new(manifest.clone(), (0..manifest.len() as u32).collect())?,
-    };
+    let data = chosen(&manifest, args.split.as_deref())?;
     let config = |motion| ClipConfig {
         sampling: Sampling::Dense { frames: 16, stride: args.stride },
         crop: Crop::Center,
